@@ -1,0 +1,10 @@
+//! Super-resolved bright-field images from 4D-STEM scans larger than memory.
+
+pub mod axes;
+pub mod config;
+pub mod error;
+pub mod memory;
+pub mod progress;
+pub mod read;
+
+pub use error::{Error, Result};

@@ -1,0 +1,132 @@
+//! Readers for the files that microscopes write.
+//!
+//! [`open`] recognises a file by its content, reads headers only and returns a [`FrameSource`]. Frames are read
+//! in blocks, in file order, by positioned reads; integer data stay integers, nothing is flipped.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::axes::{Calibration, DType, DetShape, Endian, ScanShape};
+use crate::error::Result;
+
+/// What the headers of a dataset say.
+#[derive(Debug, Clone, Serialize)]
+pub struct DatasetInfo {
+    /// The file that was opened.
+    pub path: PathBuf,
+    /// The file's kind in words, for people: "Merlin MIB, U16, 1 chip".
+    pub format: String,
+    /// Short name of the reader: `mib`, `emd`, `npy`.
+    pub reader: &'static str,
+    /// Whether EMD results can be added to this very file.
+    pub can_embed_results: bool,
+    /// Scan rows and columns.
+    pub scan: ScanShape,
+    /// Detector rows and columns.
+    pub det: DetShape,
+    /// Type of one sample in memory.
+    pub dtype: DType,
+    /// Bytes of all samples (`scan × det × dtype`), not of the file.
+    pub payload_bytes: u64,
+    /// How the samples lie in the file, for people: "contiguous, big-endian, 384-byte header per frame".
+    pub layout: String,
+    /// Physical units found in the file.
+    pub calibration: Calibration,
+    /// How the scan shape was found.
+    pub scan_evidence: Vec<Evidence>,
+    /// What the user should know before trusting the data.
+    pub warnings: Vec<String>,
+    /// Other facts from the header, in file order.
+    pub metadata: Vec<(String, String)>,
+    /// All files that belong to this dataset (the data file first).
+    pub files: Vec<PathBuf>,
+}
+
+/// One hint about the scan shape.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Evidence {
+    /// Where it comes from: "user", ".hdr sidecar", "time stamps", "perfect square".
+    pub source: String,
+    /// The shape that it suggests.
+    pub scan: ScanShape,
+    /// How far it can be trusted.
+    pub confidence: Confidence,
+}
+
+/// How far a hint about the scan shape can be trusted, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    /// The user said so.
+    User,
+    /// Metadata that name the scan shape.
+    Explicit,
+    /// Derived from trigger settings.
+    Trigger,
+    /// Derived from the pattern of time stamps.
+    Timing,
+    /// Found in a file beside the data.
+    Sidecar,
+    /// A guess that is never used without the user's word.
+    Suggestion,
+}
+
+/// A dataset whose frames can be read in any order, by several threads at once.
+pub trait FrameSource: Send + Sync {
+    /// What the headers say.
+    fn info(&self) -> &DatasetInfo;
+
+    /// Bytes of buffer that [`read_block`](Self::read_block) needs for `frames` frames.
+    fn block_bytes(&self, frames: usize) -> usize;
+
+    /// Reads frames `[first, first + count)` (scan order) into `buffer`, as they lie in the file.
+    ///
+    /// # Errors
+    /// [`Input`](crate::error::ErrorKind::Input) when the file is shorter than its headers say or a frame is damaged.
+    ///
+    /// # Panics
+    /// When `buffer` is shorter than [`block_bytes`](Self::block_bytes) or the frames are out of range.
+    fn read_block<'b>(&self, first: usize, count: usize, buffer: &'b mut [u8]) -> Result<FrameBlock<'b>>;
+}
+
+/// Frames as they lie in the file. Samples need not be aligned.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameBlock<'b> {
+    /// The bytes, from the beginning of the block.
+    pub bytes: &'b [u8],
+    /// Number of frames.
+    pub frames: usize,
+    /// Bytes from the block's beginning to the first frame's first sample.
+    pub offset: usize,
+    /// Bytes from one frame's first sample to the next one's.
+    pub stride: usize,
+    /// Detector shape; samples of one frame are contiguous, `[det row, det col]`.
+    pub det: DetShape,
+    /// Type of one sample.
+    pub dtype: DType,
+    /// Byte order of the samples.
+    pub endian: Endian,
+}
+
+impl<'b> FrameBlock<'b> {
+    /// The bytes of frame `index` of this block.
+    ///
+    /// # Panics
+    /// When `index` is not below `frames`.
+    pub fn frame(&self, index: usize) -> &'b [u8] {
+        assert!(index < self.frames, "frame {index} of {}", self.frames);
+        let start = self.offset + index * self.stride;
+        &self.bytes[start..start + self.det.len() * self.dtype.size()]
+    }
+}
+
+/// Opens a dataset, recognised by its content. Reads headers only.
+///
+/// # Errors
+/// [`Input`](crate::error::ErrorKind::Input) for a file that is missing, damaged or not supported;
+/// [`Unresolved`](crate::error::ErrorKind::Unresolved) when the scan shape cannot be found.
+pub fn open(path: &Path, options: &crate::config::SourceConfig) -> Result<Box<dyn FrameSource>> {
+    let _ = options;
+    Err(crate::error::Error::input(path, "a dataset", "no reader yet"))
+}
