@@ -157,8 +157,12 @@ pub enum Endian {
 pub trait Sample: bytemuck::Pod + Send + Sync + PartialOrd + Default + 'static {
     /// The type's name on disk.
     const DTYPE: DType;
+    /// Whether every value fits in an `i32` and in the 24 bits of an `f32` exactly (integers of up to 16 bits).
+    const SMALL: bool;
     /// The number as f64 (exact for all but the largest 64-bit integers).
     fn to_f64(self) -> f64;
+    /// The number as i32: exact for [`SMALL`](Self::SMALL) types, meaningless for others.
+    fn to_i32(self) -> i32;
     /// The same number with its bytes in the opposite order.
     #[must_use]
     fn swap_bytes(self) -> Self;
@@ -170,8 +174,11 @@ macro_rules! sample_int {
     ($($t:ty => $d:ident),*) => {$(
         impl Sample for $t {
             const DTYPE: DType = DType::$d;
+            const SMALL: bool = size_of::<$t>() <= 2;
             #[inline(always)]
             fn to_f64(self) -> f64 { self as f64 }
+            #[inline(always)]
+            fn to_i32(self) -> i32 { self as i32 }
             #[inline(always)]
             fn swap_bytes(self) -> Self { <$t>::swap_bytes(self) }
             #[inline(always)]
@@ -185,8 +192,11 @@ macro_rules! sample_float {
     ($($t:ty => $d:ident),*) => {$(
         impl Sample for $t {
             const DTYPE: DType = DType::$d;
+            const SMALL: bool = false;
             #[inline(always)]
             fn to_f64(self) -> f64 { self as f64 }
+            #[inline(always)]
+            fn to_i32(self) -> i32 { self as i32 }
             #[inline(always)]
             fn swap_bytes(self) -> Self { Self::from_bits(self.to_bits().swap_bytes()) }
             #[inline(always)]

@@ -1,0 +1,314 @@
+//! The bright-field disk: its centre and radius in the mean diffraction pattern.
+//!
+//! First guess: the largest connected region above Otsu's threshold of the median-filtered pattern (which a hot pixel
+//! cannot move). Then a least-squares fit of a disk with a soft edge,
+//! `background + height / (1 + exp((r - radius) / softness))`, to the pixels around the edge, by Levenberg–Marquardt.
+//! The edge, not the content, decides: structure inside the disk would pull a centre of mass.
+
+use crate::axes::Image;
+
+/// A bright-field disk in detector pixels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Disk {
+    /// Row of the centre.
+    pub row: f64,
+    /// Column of the centre.
+    pub col: f64,
+    /// Radius at half height.
+    pub radius: f64,
+    /// Height of the disk above the background, in units of the fit's residual: how sure the fit is.
+    pub contrast: f64,
+}
+
+/// What the user already knows about the disk; those values are kept fixed in the fit.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct KnownDisk {
+    /// Centre `[row, col]`.
+    pub center: Option<[f64; 2]>,
+    /// Radius.
+    pub radius: Option<f64>,
+}
+
+/// Fits the disk in `pattern` (`[det row, det col]`, any unit). `None` when there is nothing like a disk.
+pub fn find(pattern: &Image, known: KnownDisk) -> Option<Disk> {
+    if let (Some([row, col]), Some(radius)) = (known.center, known.radius) {
+        return Some(Disk { row, col, radius, contrast: f64::INFINITY });
+    }
+    let smooth = median3(pattern);
+    let guess = first_guess(&smooth)?;
+    let [row, col] = known.center.unwrap_or([guess.row, guess.col]);
+    let start = Disk { row, col, radius: known.radius.unwrap_or(guess.radius), contrast: 0.0 };
+    let free = [known.center.is_none(), known.center.is_none(), known.radius.is_none(), true, true, true];
+    let disk = fit_edge(&smooth, start, free)?;
+    let (rows, cols) = pattern.dim();
+    let inside = (-0.5..rows as f64 - 0.5).contains(&disk.row) && (-0.5..cols as f64 - 0.5).contains(&disk.col);
+    let plausible = disk.radius >= 0.75 && disk.radius <= (rows as f64).hypot(cols as f64);
+    (inside && plausible && disk.contrast > 2.0).then_some(disk)
+}
+
+/// 3 × 3 median; at the edges, of the neighbours that exist.
+fn median3(pattern: &Image) -> Image {
+    let (rows, cols) = pattern.dim();
+    Image::from_shape_fn((rows, cols), |(r, c)| {
+        let mut values = [0.0; 9];
+        let mut count = 0;
+        for i in r.saturating_sub(1)..=(r + 1).min(rows - 1) {
+            for j in c.saturating_sub(1)..=(c + 1).min(cols - 1) {
+                values[count] = pattern[[i, j]];
+                count += 1;
+            }
+        }
+        let values = &mut values[..count];
+        values.sort_unstable_by(f64::total_cmp);
+        values[count / 2]
+    })
+}
+
+fn first_guess(pattern: &Image) -> Option<Disk> {
+    let level = otsu(pattern)?;
+    let (rows, cols) = pattern.dim();
+    let mut seen = vec![false; rows * cols];
+    let (mut best_area, mut best) = (0usize, None);
+    for start in 0..rows * cols {
+        if seen[start] || pattern[[start / cols, start % cols]] <= level {
+            continue;
+        }
+        let (mut area, mut sum_r, mut sum_c) = (0usize, 0usize, 0usize);
+        let mut open = vec![start];
+        seen[start] = true;
+        while let Some(at) = open.pop() {
+            let (r, c) = (at / cols, at % cols);
+            area += 1;
+            sum_r += r;
+            sum_c += c;
+            let mut visit = |r: usize, c: usize| {
+                let index = r * cols + c;
+                if !seen[index] && pattern[[r, c]] > level {
+                    seen[index] = true;
+                    open.push(index);
+                }
+            };
+            if r > 0 {
+                visit(r - 1, c);
+            }
+            if r + 1 < rows {
+                visit(r + 1, c);
+            }
+            if c > 0 {
+                visit(r, c - 1);
+            }
+            if c + 1 < cols {
+                visit(r, c + 1);
+            }
+        }
+        if area > best_area {
+            best_area = area;
+            let n = area as f64;
+            let radius = (n / std::f64::consts::PI).sqrt();
+            best = Some(Disk { row: sum_r as f64 / n, col: sum_c as f64 / n, radius, contrast: 0.0 });
+        }
+    }
+    best
+}
+
+/// The threshold that separates the histogram into the two most different classes (Otsu 1979); `None` for a constant.
+fn otsu(pattern: &Image) -> Option<f64> {
+    const BINS: usize = 512;
+    let mut sorted: Vec<f64> = pattern.iter().copied().filter(|v| v.is_finite()).collect();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let low = *sorted.first()?;
+    let high = sorted[(sorted.len() - 1) * 999 / 1000];
+    if high <= low {
+        return None;
+    }
+    let mut counts = [0f64; BINS];
+    for v in &sorted {
+        counts[(((v - low) / (high - low) * BINS as f64) as usize).min(BINS - 1)] += 1.0;
+    }
+    let total: f64 = counts.iter().sum();
+    let total_mean: f64 = counts.iter().enumerate().map(|(i, n)| i as f64 * n).sum::<f64>() / total;
+    let (mut weight, mut moment) = (0.0, 0.0);
+    let (mut best, mut best_bin) = (-1.0, 0);
+    for (i, n) in counts.iter().enumerate() {
+        weight += n;
+        moment += i as f64 * n;
+        let between = (total_mean * weight - moment).powi(2) / (weight * (total - weight)).max(1e-12);
+        if weight < total && between > best {
+            (best, best_bin) = (between, i);
+        }
+    }
+    Some(low + (best_bin as f64 + 1.0) / BINS as f64 * (high - low))
+}
+
+/// The model's six parameters: row, col, radius, log of the softness, background, height.
+type Parameters = [f64; 6];
+
+/// The model at one pixel, and its gradient in the parameters.
+fn model(p: &Parameters, r: f64, c: f64) -> (f64, Parameters) {
+    let (dr, dc) = (r - p[0], c - p[1]);
+    let distance = dr.hypot(dc).max(1e-9);
+    let softness = p[3].exp();
+    let t = (distance - p[2]) / softness;
+    let edge = 1.0 / (1.0 + t.clamp(-500.0, 500.0).exp());
+    let slope = -edge * (1.0 - edge) / softness;
+    let gradient = [
+        -p[5] * slope * dr / distance,
+        -p[5] * slope * dc / distance,
+        -p[5] * slope,
+        -p[5] * slope * t * softness,
+        1.0,
+        edge,
+    ];
+    (p[4] + p[5] * edge, gradient)
+}
+
+fn fit_edge(pattern: &Image, start: Disk, free: [bool; 6]) -> Option<Disk> {
+    let (mut lo, mut hi) = (Vec::new(), Vec::new());
+    for ((r, c), &v) in pattern.indexed_iter() {
+        let distance = (r as f64 - start.row).hypot(c as f64 - start.col);
+        if distance < start.radius { hi.push(v) } else { lo.push(v) }
+    }
+    let median = |v: &mut Vec<f64>| {
+        v.sort_unstable_by(f64::total_cmp);
+        v.get(v.len() / 2).copied()
+    };
+    let inside = median(&mut hi)?;
+    let outside = median(&mut lo).unwrap_or(0.0);
+    let mut p: Parameters = [start.row, start.col, start.radius, 0.5f64.ln(), outside, inside - outside];
+    // The annulus is chosen again once, around the improved disk.
+    let mut residual = f64::INFINITY;
+    for _ in 0..2 {
+        let reach = (0.5 * p[2]).max(3.0);
+        let pixels: Vec<(f64, f64, f64)> = pattern
+            .indexed_iter()
+            .map(|((r, c), &v)| (r as f64, c as f64, v))
+            .filter(|&(r, c, v)| ((r - p[0]).hypot(c - p[1]) - p[2]).abs() <= reach && v.is_finite())
+            .collect();
+        if pixels.len() < 8 {
+            return None;
+        }
+        residual = levenberg_marquardt(&mut p, free, &pixels);
+    }
+    let contrast = if residual > 0.0 { p[5] / residual } else { f64::INFINITY };
+    p.iter().all(|v| v.is_finite()).then_some(Disk { row: p[0], col: p[1], radius: p[2], contrast })
+}
+
+/// Minimises the sum of squared residuals; returns their root mean square.
+fn levenberg_marquardt(p: &mut Parameters, free: [bool; 6], pixels: &[(f64, f64, f64)]) -> f64 {
+    let cost = |p: &Parameters| pixels.iter().map(|&(r, c, v)| (v - model(p, r, c).0).powi(2)).sum::<f64>();
+    let mut damping = 1e-3;
+    let mut now = cost(p);
+    for _ in 0..60 {
+        let mut normal = [[0.0; 6]; 6];
+        let mut right = [0.0; 6];
+        for &(r, c, v) in pixels {
+            let (value, gradient) = model(p, r, c);
+            for i in 0..6 {
+                right[i] += gradient[i] * (v - value);
+                for j in 0..6 {
+                    normal[i][j] += gradient[i] * gradient[j];
+                }
+            }
+        }
+        for i in 0..6 {
+            normal[i][i] = normal[i][i] * (1.0 + damping) + 1e-300;
+            if !free[i] {
+                normal[i] = std::array::from_fn(|j| f64::from(u8::from(i == j)));
+                right[i] = 0.0;
+            }
+        }
+        let Some(step) = solve(normal, right) else { break };
+        let mut next = *p;
+        next.iter_mut().zip(step).zip(free).filter(|(_, free)| *free).for_each(|((x, s), _)| *x += s);
+        // Softness between a twentieth of a pixel and the radius keeps the model a disk.
+        next[3] = next[3].clamp(0.05f64.ln(), next[2].max(0.1).ln());
+        next[2] = next[2].max(0.1);
+        let after = cost(&next);
+        if after < now {
+            let done = now - after < 1e-12 * now;
+            (*p, now, damping) = (next, after, damping * 0.3);
+            if done {
+                break;
+            }
+        } else {
+            damping *= 5.0;
+            if damping > 1e9 {
+                break;
+            }
+        }
+    }
+    (now / pixels.len() as f64).sqrt()
+}
+
+/// Gaussian elimination with partial pivoting.
+fn solve(mut a: [[f64; 6]; 6], mut b: [f64; 6]) -> Option<[f64; 6]> {
+    for i in 0..6 {
+        let pivot = (i..6).max_by(|&x, &y| a[x][i].abs().total_cmp(&a[y][i].abs()))?;
+        a.swap(i, pivot);
+        b.swap(i, pivot);
+        if a[i][i] == 0.0 || !a[i][i].is_finite() {
+            return None;
+        }
+        for k in i + 1..6 {
+            let factor = a[k][i] / a[i][i];
+            let row = a[i];
+            a[k].iter_mut().zip(row).skip(i).for_each(|(x, y)| *x -= factor * y);
+            b[k] -= factor * b[i];
+        }
+    }
+    for i in (0..6).rev() {
+        let rest: f64 = (i + 1..6).map(|j| a[i][j] * b[j]).sum();
+        b[i] = (b[i] - rest) / a[i][i];
+    }
+    Some(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn soft_disk(rows: usize, cols: usize, row: f64, col: f64, radius: f64) -> Image {
+        Image::from_shape_fn((rows, cols), |(r, c)| {
+            let edge = (radius - (r as f64 - row).hypot(c as f64 - col) + 0.5).clamp(0.0, 1.0);
+            // Structure inside the disk and a scattered background that falls off.
+            let structure = 1.0 + 0.08 * (0.7 * r as f64).sin() * (0.4 * c as f64).cos();
+            3.0 + 5.0 / (1.0 + (r as f64 - row).hypot(c as f64 - col) / radius) + 100.0 * edge * structure
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_planted_disk_is_found(row in 20.0..28f64, col in 24.0..36f64, radius in 6.0..16f64) {
+            let disk = find(&soft_disk(48, 60, row, col, radius), KnownDisk::default()).expect("a disk");
+            prop_assert!((disk.row - row).abs() < 0.1 && (disk.col - col).abs() < 0.1, "{:?}", disk);
+            prop_assert!((disk.radius - radius).abs() < 0.3, "{:?} {}", disk, radius);
+        }
+    }
+
+    #[test]
+    fn a_hot_pixel_does_not_move_the_disk() {
+        let mut pattern = soft_disk(48, 48, 23.0, 24.5, 12.0);
+        pattern[[3, 3]] = 1e7;
+        pattern[[20, 30]] = 1e7;
+        let disk = find(&pattern, KnownDisk::default()).expect("a disk");
+        assert!((disk.row - 23.0).abs() < 0.1 && (disk.col - 24.5).abs() < 0.1 && (disk.radius - 12.0).abs() < 0.3);
+    }
+
+    #[test]
+    fn no_disk_is_found_where_there_is_none() {
+        assert_eq!(find(&Image::zeros((32, 32)), KnownDisk::default()), None);
+        assert_eq!(find(&Image::from_elem((32, 32), 5.0), KnownDisk::default()), None);
+    }
+
+    #[test]
+    fn what_the_user_knows_stays() {
+        let pattern = soft_disk(48, 48, 23.0, 24.5, 12.0);
+        let known = KnownDisk { center: Some([23.2, 24.4]), radius: None };
+        let disk = find(&pattern, known).expect("a disk");
+        assert_eq!((disk.row, disk.col), (23.2, 24.4));
+        assert!((disk.radius - 12.0).abs() < 0.4, "{disk:?}");
+        let both = KnownDisk { center: Some([1.0, 2.0]), radius: Some(3.0) };
+        assert_eq!(find(&Image::zeros((8, 8)), both).map(|d| d.radius), Some(3.0));
+    }
+}

@@ -1,0 +1,15 @@
+//! Numerical kernels: pure functions that know neither files, nor tiles, nor threads.
+//!
+//! Every kernel takes its input as slices, writes into slices that the caller owns and allocates nothing in its hot
+//! loop. Conventions: images are `[rows, cols]` in C order, the forward transform is `exp(-2πi …)` without factor,
+//! the inverse carries `1/N`, spectra are in natural order (zero frequency at index 0).
+
+pub mod convert;
+pub mod correlate;
+pub mod disk;
+pub mod fft2;
+pub mod peak;
+pub mod real;
+pub mod smooth;
+pub mod transpose;
+pub mod upsample;

@@ -1,0 +1,224 @@
+//! Transposes: of images between transforms, and of frames into the pixel-major stack (the corner turn).
+
+use crate::axes::{Crop, DetShape, Sample};
+
+/// `out[c][r] = input[r][c]` for a `rows` × `cols` input, block by block so that both sides stay in the cache.
+///
+/// # Panics
+/// When a slice is not `rows * cols` long.
+pub fn transpose<T: Copy>(input: &[T], out: &mut [T], rows: usize, cols: usize) {
+    const BLOCK: usize = 16;
+    assert!(input.len() == rows * cols && out.len() == rows * cols, "transpose of a wrong size");
+    for r0 in (0..rows).step_by(BLOCK) {
+        let r1 = (r0 + BLOCK).min(rows);
+        for c0 in (0..cols).step_by(BLOCK) {
+            let c1 = (c0 + BLOCK).min(cols);
+            for c in c0..c1 {
+                let line = &mut out[c * rows + r0..c * rows + r1];
+                for (slot, r) in line.iter_mut().zip(r0..r1) {
+                    *slot = input[r * cols + c];
+                }
+            }
+        }
+    }
+}
+
+/// Frames as they lie in a file: samples unaligned, in the file's byte order.
+#[derive(Debug, Clone, Copy)]
+pub struct RawFrames<'a> {
+    /// The bytes.
+    pub bytes: &'a [u8],
+    /// Bytes before the first frame's first sample.
+    pub offset: usize,
+    /// Bytes between the first samples of neighbouring frames.
+    pub stride: usize,
+    /// Number of frames.
+    pub frames: usize,
+    /// Detector rows and columns.
+    pub det: DetShape,
+    /// Whether samples are in the other byte order than this machine's.
+    pub swap: bool,
+}
+
+impl<'a> RawFrames<'a> {
+    /// Bytes of the samples `[first, first + count)` of one frame.
+    #[inline(always)]
+    fn run<S: Sample>(&self, frame: usize, first: usize, count: usize) -> &'a [u8] {
+        let start = self.offset + frame * self.stride + first * size_of::<S>();
+        &self.bytes[start..start + count * size_of::<S>()]
+    }
+}
+
+#[inline(always)]
+fn load<S: Sample>(bytes: &[u8], swap: bool) -> S {
+    let value: S = bytemuck::pod_read_unaligned(bytes);
+    if swap { value.swap_bytes() } else { value }
+}
+
+/// What the corner turn found wrong with the samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BadSamples {
+    /// How many NaN samples there were on the whole detector.
+    pub nan: u64,
+    /// The first frame of the block that has one.
+    pub first_frame: Option<usize>,
+}
+
+/// The corner turn of one block: crops every frame and writes it pixel by pixel.
+///
+/// `out` holds the crop's pixels in C order, `line` samples each; frame `f` of the block goes to position
+/// `start + f` of every pixel's line. NaN becomes zero.
+///
+/// Runs of 16 detector pixels × 64 frames are gathered in a small buffer first, because writing single samples at a
+/// stride of `line` would touch a new cache line for each.
+///
+/// # Panics
+/// When `out` is not `crop pixels * line` long or the frames do not fit in a line.
+pub fn turn<S: Sample>(frames: &RawFrames<'_>, crop: Crop, out: &mut [S], line: usize, start: usize) {
+    const PIXELS: usize = 16;
+    const FRAMES: usize = 64;
+    let shape = crop.shape();
+    assert_eq!(out.len(), shape.len() * line, "stack block of a wrong size");
+    assert!(start + frames.frames <= line, "frames beyond the end of a line");
+    let mut cell = [[S::default(); FRAMES]; PIXELS];
+    for f0 in (0..frames.frames).step_by(FRAMES) {
+        let count = FRAMES.min(frames.frames - f0);
+        for row in 0..shape.rows {
+            for c0 in (0..shape.cols).step_by(PIXELS) {
+                let width = PIXELS.min(shape.cols - c0);
+                let first = (crop.row0 + row) * frames.det.cols + crop.col0 + c0;
+                for f in 0..count {
+                    let run = frames.run::<S>(f0 + f, first, width);
+                    for (p, bytes) in run.chunks_exact(size_of::<S>()).enumerate() {
+                        cell[p][f] = load(bytes, frames.swap);
+                    }
+                }
+                for (p, samples) in cell.iter_mut().enumerate().take(width) {
+                    let at = (row * shape.cols + c0 + p) * line + start + f0;
+                    if S::DTYPE.is_float() {
+                        samples[..count].iter_mut().filter(|s| s.is_nan()).for_each(|s| *s = S::default());
+                    }
+                    out[at..at + count].copy_from_slice(&samples[..count]);
+                }
+            }
+        }
+    }
+}
+
+/// Adds all frames of a block, over the whole detector, into `sums` (`[det row, det col]`); NaN counts as zero.
+///
+/// Exact for integers; for floats the order of additions is that of the frames.
+///
+/// # Panics
+/// When `sums` is not one number per detector pixel.
+pub fn sum_frames<S: Sample>(frames: &RawFrames<'_>, sums: &mut [f64], small: &mut Vec<i32>) -> BadSamples {
+    let pixels = frames.det.len();
+    assert_eq!(sums.len(), pixels, "sum of a wrong size");
+    let mut bad = BadSamples::default();
+    if S::SMALL {
+        // 32 767 frames of 16-bit counts are the most that an i32 holds.
+        for f0 in (0..frames.frames).step_by(32_767) {
+            small.clear();
+            small.resize(pixels, 0);
+            for f in f0..(f0 + 32_767).min(frames.frames) {
+                for (sum, bytes) in small.iter_mut().zip(frames.run::<S>(f, 0, pixels).chunks_exact(size_of::<S>())) {
+                    *sum += load::<S>(bytes, frames.swap).to_i32();
+                }
+            }
+            sums.iter_mut().zip(&*small).for_each(|(sum, &part)| *sum += f64::from(part));
+        }
+        return bad;
+    }
+    for f in 0..frames.frames {
+        let mut nan = 0;
+        for (sum, bytes) in sums.iter_mut().zip(frames.run::<S>(f, 0, pixels).chunks_exact(size_of::<S>())) {
+            let value = load::<S>(bytes, frames.swap);
+            if value.is_nan() {
+                nan += 1;
+            } else {
+                *sum += value.to_f64();
+            }
+        }
+        if nan > 0 {
+            bad.nan += nan;
+            bad.first_frame.get_or_insert(f);
+        }
+    }
+    bad
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_transpose_is_its_naive_twin(rows in 1usize..50, cols in 1usize..50) {
+            let input: Vec<usize> = (0..rows * cols).collect();
+            let mut out = vec![0; rows * cols];
+            transpose(&input, &mut out, rows, cols);
+            for r in 0..rows {
+                for c in 0..cols {
+                    prop_assert_eq!(out[c * rows + r], input[r * cols + c]);
+                }
+            }
+        }
+
+        #[test]
+        fn the_corner_turn_is_its_naive_twin(
+            frames in 1usize..150, rows in 1usize..9, cols in 1usize..40, header in 0usize..7, start in 0usize..5,
+            swap in any::<bool>(), seed in any::<u16>(),
+        ) {
+            let det = DetShape::new(rows, cols);
+            let value = |f: usize, p: usize| ((f * 131 + p * 7 + seed as usize) % 65_536) as u16;
+            let mut bytes = vec![0xAB; 3];
+            for f in 0..frames {
+                bytes.extend(std::iter::repeat_n(0xCD, header));
+                for p in 0..det.len() {
+                    let v = if swap { value(f, p).swap_bytes() } else { value(f, p) };
+                    bytes.extend(v.to_ne_bytes());
+                }
+            }
+            let raw = RawFrames { bytes: &bytes, offset: 3 + header, stride: header + det.len() * 2, frames, det, swap };
+            let crop = Crop { row0: rows / 3, row1: rows, col0: cols / 4, col1: cols };
+            let line = frames + start + 2;
+            let mut out = vec![9u16; crop.shape().len() * line];
+            turn(&raw, crop, &mut out, line, start);
+            let mut sums = vec![0.0; det.len()];
+            let bad = sum_frames::<u16>(&raw, &mut sums, &mut Vec::new());
+            prop_assert_eq!(bad, BadSamples::default());
+            for r in crop.row0..crop.row1 {
+                for c in crop.col0..crop.col1 {
+                    let p = (r - crop.row0) * crop.shape().cols + c - crop.col0;
+                    for f in 0..frames {
+                        prop_assert_eq!(out[p * line + start + f], value(f, r * cols + c));
+                    }
+                    prop_assert!(out[p * line..p * line + start].iter().all(|&x| x == 9), "wrote outside");
+                }
+            }
+            for (p, &sum) in sums.iter().enumerate() {
+                prop_assert_eq!(sum, (0..frames).map(|f| f64::from(value(f, p))).sum::<f64>());
+            }
+        }
+    }
+
+    #[test]
+    fn nan_becomes_zero_and_is_counted() {
+        let samples = [1.0f32, f32::NAN, 2.0, f32::NAN, f32::NAN, 3.0];
+        let raw = RawFrames {
+            bytes: bytemuck::cast_slice(&samples),
+            offset: 0,
+            stride: 8,
+            frames: 3,
+            det: DetShape::new(1, 2),
+            swap: false,
+        };
+        let mut sums = vec![0.0; 2];
+        let bad = sum_frames::<f32>(&raw, &mut sums, &mut Vec::new());
+        assert_eq!((bad.nan, bad.first_frame, sums), (3, Some(0), vec![3.0, 3.0]));
+        let mut out = vec![7f32; 6];
+        turn(&raw, Crop::full(raw.det), &mut out, 3, 0);
+        assert_eq!(out, [1.0, 2.0, 0.0, 0.0, 0.0, 3.0]);
+    }
+}
