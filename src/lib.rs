@@ -5,6 +5,7 @@ pub mod config;
 pub mod error;
 pub mod kernel;
 pub mod memory;
+pub mod pipeline;
 pub mod progress;
 pub mod read;
 
