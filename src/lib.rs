@@ -1,6 +1,7 @@
 //! Super-resolved bright-field images from 4D-STEM scans larger than memory.
 
 pub mod axes;
+pub mod cache;
 pub mod config;
 pub mod error;
 pub mod kernel;
@@ -8,5 +9,6 @@ pub mod memory;
 pub mod pipeline;
 pub mod progress;
 pub mod read;
+pub mod store;
 
 pub use error::{Error, Result};
