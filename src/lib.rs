@@ -7,6 +7,7 @@ pub mod error;
 pub mod kernel;
 pub mod memory;
 pub mod pipeline;
+pub mod plan;
 pub mod progress;
 pub mod read;
 pub mod store;
