@@ -116,14 +116,15 @@ impl WorkingCache {
         self.manifest.write(&self.path)
     }
 
-    /// Marks tiles of a step whose data are on disk; all of them make the step done.
+    /// Marks tiles of a step whose data are on disk; all of them make the step done (but for the shift maps, which
+    /// are made out of the tiles' peaks afterwards).
     ///
     /// # Errors
     /// As [`update`](Self::update).
     pub fn mark_tiles(&mut self, marks: &[(Step, TileSet)]) -> Result<()> {
         self.update(|manifest| {
             for (step, tiles) in marks {
-                let state = if tiles.is_full() {
+                let state = if tiles.is_full() && *step != Step::Shifts {
                     StepState::Done { unsynced_boot: None }
                 } else {
                     StepState::Partial(tiles.clone())
@@ -182,15 +183,17 @@ impl WorkingCache {
         Ok(())
     }
 
-    /// Forgets one step's arrays and nothing else: bigFT or correlations that the user no longer needs.
+    /// Deletes the large array of a step that the user no longer needs (bigFT or correlations) and nothing else; it
+    /// is not made again unless something else needs it.
     ///
     /// # Errors
     /// As [`invalidate_from`](Self::invalidate_from).
-    pub fn drop_arrays(&mut self, step: Step) -> Result<()> {
+    pub fn drop_array(&mut self, step: Step) -> Result<()> {
         self.update(|manifest| {
             manifest.steps.remove(&step);
+            manifest.results.insert(step, json!({"dropped": true}));
         })?;
-        arrays_of(step).iter().try_for_each(|array| self.group.remove(array))
+        arrays_of(step).first().map_or(Ok(()), |array| self.group.remove(array))
     }
 
     /// Records how the arrays are cut.
@@ -206,11 +209,11 @@ impl WorkingCache {
 fn arrays_of(step: Step) -> &'static [&'static str] {
     match step {
         Step::Detect => &["sampled_pattern"],
-        Step::Stack => &["stack", "mean_pattern"],
-        Step::Fft => &["bigFT", "reference_image"],
-        Step::Correlate => &["correlations"],
+        Step::Stack => &["stack", "mean_pattern", "standard_bf"],
+        Step::Fft => &["bigFT", "sums"],
+        Step::Correlate => &["correlations", "reference_image"],
         Step::Shifts => &["peaks", "shift_y", "shift_x", "quality", "zncc"],
-        Step::Reconstruct => &["superres_image", "weights", "standard_bf", "virtual_bf"],
+        Step::Reconstruct => &["superres_image", "weights", "virtual_bf"],
     }
 }
 
