@@ -18,7 +18,7 @@ pub(super) enum Dialect {
     Py4dstem,
     /// The simulation program Prismatic.
     Prismatic,
-    /// EMD 0.2 of the NCEM; HyperSpy stores its arrays with the axes in reverse order.
+    /// EMD 0.2 of the NCEM; `HyperSpy` stores its arrays with the axes in reverse order.
     Ncem {
         /// Whether the stored axes are reversed.
         reversed: bool,
