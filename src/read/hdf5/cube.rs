@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use hdf5::dataset::Layout;
 use hdf5::filters::Filter;
 use hdf5::{Dataset, File};
 
@@ -121,7 +122,14 @@ fn layout_text(dataset: &Dataset, endian: Endian) -> String {
             let filters = if names.is_empty() { "no filters".to_owned() } else { names.join(" + ") };
             format!("chunks of {chunk:?}, {filters}, {order}-endian")
         }
-        None => format!("{}, {order}-endian", if dataset.offset().is_some() { "contiguous" } else { "compact" }),
+        None => {
+            let place = match dataset.layout() {
+                Layout::Virtual => "virtual",
+                Layout::Compact => "compact",
+                _ => "contiguous",
+            };
+            format!("{place}, {order}-endian")
+        }
     }
 }
 
@@ -131,6 +139,9 @@ pub(super) fn filter_name(filter: &Filter) -> String {
         (Filter::Deflate(_), _) => "gzip".to_owned(),
         (Filter::Shuffle, _) => "shuffle".to_owned(),
         (Filter::Fletcher32, _) => "fletcher32".to_owned(),
+        (Filter::SZip(..), _) => "szip".to_owned(),
+        (Filter::NBit, _) => "n-bit".to_owned(),
+        (Filter::ScaleOffset(_), _) => "scale-offset".to_owned(),
         (_, 32_000) => "LZF".to_owned(),
         (_, 32_001) => "Blosc".to_owned(),
         (_, 32_004) => "LZ4".to_owned(),

@@ -49,6 +49,12 @@ pub(super) fn source(
              whole file, which is slow for a large one"
                 .to_owned(),
         );
+    } else if dataset.layout() != Layout::Compact {
+        info.warnings.push(
+            "the samples lie behind a user block or in another file: frames are read by the HDF5 library, one thread \
+             at a time"
+                .to_owned(),
+        );
     }
     through_library(data.path(), dataset, cube, info, skip)
 }
