@@ -116,21 +116,17 @@ impl Cube {
 
 fn layout_text(dataset: &Dataset, endian: Endian) -> String {
     let order = if endian == Endian::Big { "big" } else { "little" };
-    match dataset.chunk() {
-        Some(chunk) => {
-            let names: Vec<_> = dataset.filters().iter().map(filter_name).collect();
-            let filters = if names.is_empty() { "no filters".to_owned() } else { names.join(" + ") };
-            format!("chunks of {chunk:?}, {filters}, {order}-endian")
-        }
-        None => {
-            let place = match dataset.layout() {
-                Layout::Virtual => "virtual",
-                Layout::Compact => "compact",
-                _ => "contiguous",
-            };
-            format!("{place}, {order}-endian")
-        }
+    if let Some(chunk) = dataset.chunk() {
+        let names: Vec<_> = dataset.filters().iter().map(filter_name).collect();
+        let filters = if names.is_empty() { "no filters".to_owned() } else { names.join(" + ") };
+        return format!("chunks of {chunk:?}, {filters}, {order}-endian");
     }
+    let place = match dataset.layout() {
+        Layout::Virtual => "virtual",
+        Layout::Compact => "compact",
+        _ => "contiguous",
+    };
+    format!("{place}, {order}-endian")
 }
 
 /// A filter's name, for people.
