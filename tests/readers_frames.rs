@@ -1,4 +1,5 @@
 //! Promises about MIB and npy files: what was written is what is read, and damaged files end in a clear error.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 
@@ -315,4 +316,26 @@ fn a_file_that_shrinks_after_opening_is_an_error() {
     let source = open(&path, &SourceConfig::default()).unwrap();
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(500).unwrap();
     assert_eq!(decode_frames(&*source, 0, 35).unwrap_err().exit_code(), 3);
+}
+
+#[cfg(not(feature = "hdf5"))]
+#[test]
+fn a_build_without_hdf5_says_so() {
+    let folder = Folder::new();
+    let path = folder.file("scan.h5");
+    fs::write(&path, b"\x89HDF\r\n\x1a\n and more").unwrap();
+    let error = refusal(&path, &SourceConfig::default());
+    assert_eq!(error.exit_code(), 3);
+    assert!(error.to_string().contains("this build has no HDF5 support"), "{error}");
+}
+
+#[test]
+fn a_text_file_is_read_and_a_missing_one_is_named() {
+    let folder = Folder::new();
+    let path = folder.file("run.toml");
+    fs::write(&path, "[source]\n").unwrap();
+    assert_eq!(stemstream::read::read_text(&path).unwrap(), "[source]\n");
+    let error = stemstream::read::read_text(&folder.file("none.toml")).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("none.toml"), "{error}");
 }

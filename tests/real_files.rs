@@ -1,7 +1,9 @@
 //! Real files of instruments and other programs decode to the known checksums. Skipped where they are absent.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::path::Path;
 
@@ -40,7 +42,10 @@ fn digest(source: &dyn FrameSource) -> Digested {
             }
         }
     });
-    let sha = hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
+    let mut sha = String::new();
+    for byte in hash.finalize().iter().take(8) {
+        write!(sha, "{byte:02x}").unwrap();
+    }
     Digested { frames, det: info.det, sum, max, sha }
 }
 
@@ -148,6 +153,68 @@ fn files_of_kinds_without_a_reader_are_refused_kindly() {
             panic!("opened {name}");
         };
         assert_eq!(error.exit_code(), 3);
+        assert!(error.to_string().contains(word) && error.hint().is_some(), "{name}: {error}");
+    }
+}
+
+#[cfg(feature = "hdf5")]
+#[test]
+fn the_real_py4dstem_file_decodes_to_the_known_checksum() {
+    let Some(folder) = common::real_files() else {
+        return;
+    };
+    let source = open(&folder.join("emd/py4DSTEM_size2x3x4x5.h5"), &SourceConfig::default()).unwrap();
+    let info = source.info();
+    assert_eq!((info.scan.rows, info.scan.cols), (2, 3));
+    assert_eq!(info.dtype, stemstream::axes::DType::F32);
+    assert!(info.calibration.scan_step_angstrom.is_some(), "{info:?}");
+    let found = digest(&*source);
+    assert_eq!((found.det, found.sha.as_str()), (DetShape::new(4, 5), "4cf80807a75612f1"));
+    assert!((found.sum - 28_255.876_953).abs() < 0.01, "{}", found.sum);
+}
+
+#[cfg(feature = "hdf5")]
+#[test]
+fn the_two_cubes_of_the_real_prismatic_file_are_offered_and_read_by_name() {
+    let Some(folder) = common::real_files() else {
+        return;
+    };
+    let path = folder.join("emd/Si100_4D.emd");
+    let Err(error) = open(&path, &SourceConfig::default()) else {
+        panic!("one of two cubes was chosen without a word");
+    };
+    assert_eq!(error.exit_code(), 4);
+    assert!(error.to_string().contains("CBED_array_depth0001/datacube"), "{error}");
+    let mut sum = 0.0;
+    for depth in 0..2 {
+        let dataset = format!("/4DSTEM_simulation/data/datacubes/CBED_array_depth000{depth}/datacube");
+        let source = open(&path, &SourceConfig { dataset: Some(dataset), ..SourceConfig::default() }).unwrap();
+        let info = source.info();
+        assert_eq!((info.scan.rows, info.det), (11, DetShape::new(8, 8)));
+        assert_eq!(info.calibration.energy_ev, Some(100_000.0));
+        assert!(info.calibration.detector_mrad_per_px.is_some(), "{info:?}");
+        sum += digest(&*source).sum;
+    }
+    assert!((sum - 221.275_695_8).abs() < 1e-3, "{sum}");
+}
+
+#[cfg(feature = "hdf5")]
+#[test]
+fn real_hdf5_files_without_a_scan_are_refused_kindly() {
+    let Some(folder) = common::real_files() else {
+        return;
+    };
+    for (name, code, word) in [
+        ("emd/example_image.emd", 3, "/signals/__unnamed__/data [3, 3]"),
+        ("emd/example_signal.emd", 4, "3 frames"),
+        ("hspy/example2_v3.1.hspy", 3, "HyperSpy"),
+        ("hspy/example2_v2.2.hspy", 3, "HyperSpy"),
+        ("arina/test_00_master.h5", 3, "Dectris"),
+    ] {
+        let Err(error) = open(&folder.join(name), &SourceConfig::default()) else {
+            panic!("opened {name}");
+        };
+        assert_eq!(error.exit_code(), code, "{name}: {error}");
         assert!(error.to_string().contains(word) && error.hint().is_some(), "{name}: {error}");
     }
 }

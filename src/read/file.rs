@@ -74,7 +74,7 @@ pub(super) fn checked_product(path: &Path, factors: &[usize], what: &str) -> Res
     factors
         .iter()
         .try_fold(1u64, |product, &factor| product.checked_mul(factor as u64))
-        .filter(|&product| product <= i64::MAX as u64)
+        .filter(|&product| i64::try_from(product).is_ok())
         .ok_or_else(|| {
             Error::input(path, format!("{what} of a possible size"), format!("sizes {factors:?}"))
                 .with_hint("the header is damaged: copy the file again from where it was recorded")

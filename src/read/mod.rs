@@ -90,6 +90,17 @@ pub trait FrameSource: Send + Sync {
     /// Bytes of buffer that [`read_block`](Self::read_block) needs for `frames` frames.
     fn block_bytes(&self, frames: usize) -> usize;
 
+    /// Frames that are best read together: blocks of a multiple of this, beginning at a multiple, decode every
+    /// chunk once. 1 where it makes no difference.
+    fn natural_frames(&self) -> usize {
+        1
+    }
+
+    /// Bytes that the source itself may hold at most besides the caller's buffers.
+    fn held_bytes(&self) -> usize {
+        0
+    }
+
     /// Reads frames `[first, first + count)` (scan order) into `buffer`, as they lie in the file.
     ///
     /// # Errors

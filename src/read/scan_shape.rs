@@ -3,6 +3,7 @@
 //! The user's word is final. Otherwise all hints must agree; a perfect square is a suggestion and no hint. Then the
 //! number of frames is compared with the shape, and a difference is an error unless the configuration allows it.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use super::{Confidence, Evidence};
@@ -196,7 +197,7 @@ fn mismatch(path: &Path, present: usize, chosen: &Evidence) -> Error {
     );
     let per_line = (1..=2).find(|&k| scan.cols.checked_add(k).and_then(|c| c.checked_mul(scan.rows)) == Some(present));
     if let Some(k) = per_line {
-        message += &format!("; {} would fit if every line had {k} extra fly-back frames", scan);
+        let _ = write!(message, "; {scan} would fit if every line had {k} extra fly-back frames");
     }
     let hint = if scan.rows as u128 * scan.cols as u128 > present as u128 {
         "give the right shape with `--scan ROWS,COLS`, or keep the complete scan rows with `--set source.incomplete=trim`"

@@ -1,6 +1,16 @@
 //! What several tests share: small datasets and writers for every format that has a reader.
-#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses its own part of this")]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::doc_markdown,
+    reason = "each test file uses its own part of this"
+)]
 
+#[cfg(feature = "hdf5")]
+pub mod emd;
 pub mod writers;
 
 use std::path::{Path, PathBuf};
