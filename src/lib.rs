@@ -10,6 +10,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod progress;
 pub mod read;
+pub mod session;
 pub mod steps;
 pub mod store;
 

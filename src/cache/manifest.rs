@@ -127,6 +127,9 @@ pub struct Manifest {
     pub dtype: DType,
     /// How arrays are cut, once that is decided.
     pub layout: Option<Layout>,
+    /// The configuration of the last run.
+    #[serde(default)]
+    pub config: Value,
     /// The parameters that each step was computed with.
     pub parameters: BTreeMap<Step, Value>,
     /// How far each step is.

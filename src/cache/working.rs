@@ -50,6 +50,7 @@ impl WorkingCache {
             det,
             dtype,
             layout: None,
+            config: Value::Null,
             parameters: Default::default(),
             steps: Default::default(),
             results: Default::default(),

@@ -33,10 +33,14 @@ impl MemoryCost {
         let block = plan.read_frames as u64 * request.frame_bytes as u64;
         let turned = request.crop.len() as u64 * plan.read_frames as u64 * sample;
         let slabs = if plan.in_memory { 0 } else { slab * (workers + 2) };
-        let corner_turn = plan.read_buffers as u64 * (block + turned) + slabs + stack + sums * (2 * workers + 6);
+        let corner_turn =
+            plan.read_buffers as u64 * (block + turned) + slabs + stack + sums * (2 * workers + 6) + request.held_bytes;
 
-        // Two packed images and the library's scratch for each worker; the reference once.
-        let scratch = workers * (scan * 2 * real * 3 + 2 * scan * sample) + 2 * scan * 2 * real;
+        // Two packed images, two images of counts and the library's scratch for each worker; the reference once.
+        let engines = if request.mode == Mode::Documented { 2 } else { 1 };
+        let engine =
+            scan * 2 * real * 2 + 2 * scan * sample + (request.scan.rows + request.scan.cols) as u64 * 4 * real;
+        let scratch = engines * workers * engine + 2 * scan * 2 * real;
         let tile = (plan.tile_rows * plan.tile_cols) as u64;
         let tiles = match request.mode {
             Mode::Lean => 0,

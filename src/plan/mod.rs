@@ -34,6 +34,10 @@ pub struct Request<'a> {
     pub crop: DetShape,
     /// Bytes of a buffer for one frame as it lies in the file.
     pub frame_bytes: usize,
+    /// Frames that the source decodes together: scan rows of a slab should hold whole numbers of them.
+    pub natural_frames: usize,
+    /// Bytes that the source itself may hold.
+    pub held_bytes: u64,
     /// Whether bigFT and correlations are kept.
     pub mode: Mode,
     /// Arithmetic.
@@ -231,7 +235,9 @@ fn slab_rows(request: &Request<'_>, way: Way) -> usize {
     let row_bytes = request.scan.cols * request.frame_bytes.max(1);
     let for_read = way.read_block / row_bytes.max(1);
     let for_runs = 256usize.div_ceil(request.scan.cols.max(1));
-    for_read.max(for_runs).clamp(1, request.scan.rows.max(1))
+    // Rows that the source decodes together are read together.
+    let natural = (request.natural_frames / request.scan.cols.max(1)).max(1);
+    for_read.max(for_runs).next_multiple_of(natural).clamp(1, request.scan.rows.max(1))
 }
 
 /// Whole detector rows when they fit, else an even number of columns of one row.

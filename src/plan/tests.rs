@@ -7,6 +7,8 @@ fn request(overrides: &PlanConfig) -> Request<'_> {
         dtype: DType::U16,
         crop: DetShape::new(64, 64),
         frame_bytes: 64 * 64 * 2,
+        natural_frames: 1,
+        held_bytes: 0,
         mode: Mode::Documented,
         precision: Precision::F64,
         upscale: 4,

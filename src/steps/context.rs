@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::axes::{Crop, ScanShape};
-use crate::cache::WorkingCache;
+use crate::cache::{Step, WorkingCache};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::memory::MemoryBudget;
@@ -49,6 +49,11 @@ impl RunContext<'_> {
     pub(super) fn cache(&self) -> MutexGuard<'_, WorkingCache> {
         // A panicking holder leaves the manifest as it was last written, which is consistent.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a step is complete in the cache.
+    pub fn is_done(&self, step: Step) -> bool {
+        self.cache().manifest().is_done(step)
     }
 
     /// The dataset.

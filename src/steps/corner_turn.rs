@@ -316,6 +316,7 @@ pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedS
     }
     let source = ctx.source()?;
     let info = source.info();
+    let size = size_on_disk(source);
     let geometry = Geometry {
         scan: info.scan,
         det: info.det,
@@ -333,7 +334,7 @@ pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedS
     let mut totals = Totals { sums: vec![0.0; info.det.len()], nan: 0, first_nan_frame: None };
     let (slabs, charge) = run_graph(ctx, source, geometry, &array, &mut totals)?;
     check_samples(ctx, source, &totals)?;
-    check_unchanged(ctx, source)?;
+    check_unchanged(source, size)?;
 
     let frames = info.scan.len() as f64;
     let mean = totals.sums.iter().map(|s| s / frames).collect();
@@ -440,14 +441,16 @@ fn check_samples(ctx: &RunContext<'_>, source: &dyn FrameSource, totals: &Totals
     Ok(())
 }
 
+fn size_on_disk(source: &dyn FrameSource) -> u64 {
+    std::fs::metadata(&source.info().path).map(|m| m.len()).unwrap_or(0)
+}
+
 /// An acquisition that still writes, or another program, may change the file under our hands.
-fn check_unchanged(ctx: &RunContext<'_>, source: &dyn FrameSource) -> Result<()> {
-    let path = &source.info().path;
-    let size = std::fs::metadata(path).map(|m| m.len()).unwrap_or(0);
-    let before = ctx.cache().manifest().source.size;
-    if size == before {
+fn check_unchanged(source: &dyn FrameSource, before: u64) -> Result<()> {
+    let now = size_on_disk(source);
+    if now == before {
         return Ok(());
     }
-    Err(Error::input(path, format!("{before} bytes, as when the run began"), format!("{size} bytes now"))
+    Err(Error::input(&source.info().path, format!("{before} bytes, as when the run began"), format!("{now} bytes now"))
         .with_hint("the file changed while it was read: wait until the acquisition has finished, then run again"))
 }

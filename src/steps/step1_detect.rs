@@ -60,8 +60,11 @@ pub fn detect(source: &dyn FrameSource, config: &Config, cancel: &CancelToken) -
     let wanted = &config.disk;
     let known = KnownDisk { center: wanted.center, radius: wanted.radius };
     let disk = disk::find(&pattern, known).ok_or_else(|| {
-        Error::unresolved(format!("`{}`: no bright-field disk found in the mean diffraction pattern", info.path.display()))
-            .with_hint("give it with `--set \"disk.center=[ROW, COL]\" --set disk.radius=PIXELS`")
+        Error::unresolved(format!(
+            "`{}`: no bright-field disk found in the mean diffraction pattern",
+            info.path.display()
+        ))
+        .with_hint("give it with `--set \"disk.center=[ROW, COL]\" --set disk.radius=PIXELS`")
     })?;
     let crop_radius = wanted.crop_radius.unwrap_or(disk.radius.round() as usize + 2);
     let (crop, mut warnings) = crop_around([disk.row, disk.col], crop_radius, info.det)?;

@@ -31,6 +31,13 @@ pub struct Spectra {
     pub(super) crop: DetShape,
 }
 
+impl Spectra {
+    /// The spectra of a cache that holds all of them.
+    pub fn finished(ctx: &RunContext<'_>) -> Option<Self> {
+        ctx.is_done(Step::Fft).then(|| Self { crop: ctx.crop.shape() })
+    }
+}
+
 /// How bigFT (or, with `complex = false`, the correlations) lie in the cache.
 pub(super) fn tile_spec(name: &str, ctx: &RunContext<'_>, complex: bool) -> ArraySpec {
     let (scan, crop) = (ctx.scan, ctx.crop.shape());

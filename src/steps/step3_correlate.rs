@@ -149,8 +149,7 @@ impl Work {
     fn of(ctx: &RunContext<'_>, crop: DetShape) -> Self {
         let cache = ctx.cache();
         let count = ctx.plan.tiles;
-        let [fft, correlate, shifts] =
-            [Step::Fft, Step::Correlate, Step::Shifts].map(|step| cache.tiles(step, count));
+        let [fft, correlate, shifts] = [Step::Fft, Step::Correlate, Step::Shifts].map(|step| cache.tiles(step, count));
         // What the user threw away to save space is not made again unless it is needed for something else.
         let dropped = |step: Step| cache.manifest().results.get(&step).is_some_and(|r| r["dropped"] == true);
         let documented = ctx.config.run.mode == Mode::Documented;
@@ -163,6 +162,11 @@ impl Work {
         drop(cache);
         Self { fft, correlate, shifts, tiles, keep_spectra: documented && !drop_fft }
     }
+}
+
+/// Whether no tile is left to do in the configured mode.
+pub(super) fn is_aligned(ctx: &RunContext<'_>) -> bool {
+    Work::of(ctx, ctx.crop.shape()).tiles.is_empty()
 }
 
 /// Steps 2 and 3 in one pass over the stack: in documented mode bigFT and correlations are kept, in lean mode only the
@@ -259,8 +263,7 @@ where
     let plan_fft = Fft2::<T>::new(ctx.scan);
     let (fft_spec, corr_spec) = (tile_spec(step2_fft::ARRAY, ctx, true), tile_spec(ARRAY, ctx, false));
     let spectra_pool = Pool::new(ctx.budget, "spectra of a tile", plan.spectra_buffers, fft_spec.chunk_bytes())?;
-    let corr_pool =
-        Pool::new(ctx.budget, "correlations of a tile", plan.correlation_buffers, corr_spec.chunk_bytes())?;
+    let corr_pool = Pool::new(ctx.budget, "correlations of a tile", plan.correlation_buffers, corr_spec.chunk_bytes())?;
     let mut sums = Table::sums(crop);
     let (fft_array, corr_array) = {
         let cache = ctx.cache();
@@ -268,8 +271,7 @@ where
         let fft_array = tile_array(cache.group(), fft_spec, !work.fft.is_empty())?;
         (fft_array, tile_array(cache.group(), corr_spec, !work.correlate.is_empty())?)
     };
-    let source =
-        SpectraSource { stack, array: &fft_array, done: work.fft.clone(), sums: sums.clone() };
+    let source = SpectraSource { stack, array: &fft_array, done: work.fft.clone(), sums: sums.clone() };
     let sample_bytes = stack.map_or(1, |s| s.dtype().size());
     let pixels: usize = work.tiles.iter().map(Tile::pixels).sum();
     let per_pixel = (n * 3 * size_of::<T>()) as u64;
@@ -286,8 +288,7 @@ where
     });
     let to_correlate: Port<Arc<SpectraTile>> = if work.keep_spectra {
         let (to_write, to_correlate) = spectra.split();
-        let mut write =
-            Some(WriteSpectra { array: &fft_array, number_bytes: n * size_of::<Complex<T>>(), crop });
+        let mut write = Some(WriteSpectra { array: &fft_array, number_bytes: n * size_of::<Complex<T>>(), crop });
         let written = graph.stage("write bigFT", 1, plan.tiles, to_write, || take_once(&mut write));
         graph.sink("commit bigFT", written, Commit::new(ctx, &mut sums, vec![(Step::Fft, work.fft)], 0));
         to_correlate

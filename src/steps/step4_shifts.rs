@@ -6,7 +6,7 @@ use crate::axes::{DetShape, Image};
 use crate::cache::Step;
 use crate::error::Result;
 use crate::steps::context::RunContext;
-use crate::steps::step3_correlate::Correlations;
+use crate::steps::step3_correlate::{Correlations, is_aligned};
 
 /// The result of step 4, one number for each detector pixel of the crop, `[crop row, crop col]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,18 +21,32 @@ pub struct ShiftMaps {
     pub zncc: Image,
 }
 
+impl ShiftMaps {
+    /// The maps of a cache in which nothing up to step 4 is left to do.
+    ///
+    /// # Errors
+    /// [`Cache`](crate::error::ErrorKind::Cache) when the cache is damaged.
+    pub fn finished(ctx: &RunContext<'_>) -> Result<Option<Self>> {
+        if !ctx.is_done(Step::Shifts) || !is_aligned(ctx) {
+            return Ok(None);
+        }
+        let cache = ctx.cache();
+        let read = |name: &str| cache.group().read_image(name);
+        Ok(Some(Self { y: read("shift_y")?, x: read("shift_x")?, quality: read("quality")?, zncc: read("zncc")? }))
+    }
+}
+
 /// Collects the peaks into maps and keeps them in the cache.
 ///
 /// # Errors
 /// [`Io`](crate::error::ErrorKind::Io).
 pub fn find_shifts(ctx: &RunContext<'_>, correlations: &Correlations) -> Result<ShiftMaps> {
     let DetShape { rows, cols } = correlations.crop;
-    let map = |column: usize| {
-        Image::from_shape_fn((rows, cols), |(r, c)| correlations.peaks.row(r * cols + c)[column])
-    };
+    let map = |column: usize| Image::from_shape_fn((rows, cols), |(r, c)| correlations.peaks.row(r * cols + c)[column]);
     let maps = ShiftMaps { y: map(0), x: map(1), quality: map(2), zncc: map(3) };
     let mut cache = ctx.cache();
-    for (name, image) in [("shift_y", &maps.y), ("shift_x", &maps.x), ("quality", &maps.quality), ("zncc", &maps.zncc)] {
+    for (name, image) in [("shift_y", &maps.y), ("shift_x", &maps.x), ("quality", &maps.quality), ("zncc", &maps.zncc)]
+    {
         cache.group().write_image(name, image, ["det_row", "det_col"])?;
     }
     cache.mark_done(Step::Shifts, json!({}), true)?;

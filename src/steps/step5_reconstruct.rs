@@ -58,7 +58,10 @@ pub fn reconstruct(
         return Err(Error::unresolved(format!(
             "no detector pixel has a quality above {threshold}; the best one has {best:.3}"
         ))
-        .with_hint(format!("lower the threshold, for example `--set reconstruct.quality_threshold={:.2}`", 0.9 * best)));
+        .with_hint(format!(
+            "lower the threshold, for example `--set reconstruct.quality_threshold={:.2}`",
+            0.9 * best
+        )));
     }
     let result = with_sample_type!(stack.stack.dtype(), S => accumulate::<S>(ctx, &stack.stack, &parts))?;
     let mut cache = ctx.cache();
@@ -79,7 +82,8 @@ fn choose(ctx: &RunContext<'_>, disk: &BrightDisk, crop: DetShape, shifts: &Shif
         for col in 0..crop.cols {
             let at = [row, col];
             let used = near(row, crop.rows) && near(col, crop.cols) && shifts.quality[at] > settings.quality_threshold;
-            let (dr, dc) = ((row + disk.crop.row0) as f64 - disk.center[0], (col + disk.crop.col0) as f64 - disk.center[1]);
+            let (dr, dc) =
+                ((row + disk.crop.row0) as f64 - disk.center[0], (col + disk.crop.col0) as f64 - disk.center[1]);
             let in_disk = dr.hypot(dc) <= disk.radius;
             if used || in_disk {
                 let shift = used.then(|| [shifts.y[at], shifts.x[at]]);

@@ -92,6 +92,8 @@ mod tests {
                 dtype: DType::U16,
                 crop,
                 frame_bytes: 70,
+                natural_frames: 1,
+                held_bytes: 0,
                 mode: Mode::Lean,
                 precision: Precision::F32,
                 upscale: 4,

@@ -1,0 +1,484 @@
+//! One dataset, its cache and its configuration: open, run to a step, resume, look at the results.
+
+mod parameters;
+mod preview;
+mod results;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::json;
+
+pub use preview::Preview;
+pub use results::Results;
+
+use crate::axes::{DType, DetShape, ScanShape};
+use crate::cache::{Candidate, Fingerprint, Layout, Manifest, Step, StepState, WorkingCache};
+use crate::config::{Config, Mode};
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory::{self, MemoryBudget};
+use crate::pipeline::{GraphReport, Workers};
+use crate::plan::{Plan, Request};
+use crate::progress::{CancelToken, Progress};
+use crate::read::{self, FrameSource};
+use crate::steps::{self, BrightDisk, Detected, RunContext};
+use crate::store::free_disk;
+
+/// Never take more than this without being told to.
+const MOST_MEMORY: u64 = 16 << 30;
+
+/// A dataset with its working cache, ready to run.
+pub struct Session<'a> {
+    source: Option<Box<dyn FrameSource>>,
+    input: PathBuf,
+    config: Config,
+    cache: Mutex<WorkingCache>,
+    cancel: &'a CancelToken,
+    progress: &'a dyn Progress,
+    reports: Mutex<Vec<GraphReport>>,
+    budget: MemoryBudget,
+    resumed: bool,
+}
+
+impl std::fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("input", &self.input).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Session<'a> {
+    /// Opens a dataset and the cache that fits it best, or makes a new cache.
+    ///
+    /// A cache of the same source is resumed: what was computed with other parameters is forgotten, from the first
+    /// step whose parameters changed. With `fresh`, existing caches are left alone and a new one is made.
+    ///
+    /// # Errors
+    /// Whatever [`read::open`] says; [`Cache`](ErrorKind::Cache) when the source has changed since its cache was made,
+    /// or when the cache is locked, damaged or newer.
+    pub fn open(
+        input: &Path,
+        config: Config,
+        fresh: bool,
+        progress: &'a dyn Progress,
+        cancel: &'a CancelToken,
+    ) -> Result<Self> {
+        let source = read::open(input, &config.source)?;
+        let fingerprint = Fingerprint::of(&*source)?;
+        let folder = cache_folder(input, &config);
+        let found = if fresh { None } else { choose(&folder, &base_name(input), &fingerprint, &config)? };
+        let resumed = found.is_some();
+        let cache = match found {
+            Some(path) => WorkingCache::open(&path)?,
+            None => {
+                let info = source.info();
+                let shape = (info.scan, info.det, info.dtype);
+                WorkingCache::create(&folder, &base_name(input), &timestamp(), fingerprint, shape)?
+            }
+        };
+        let session = Self::assemble(Some(source), input.to_owned(), config, cache, (progress, cancel), resumed)?;
+        session.forget_what_changed()?;
+        Ok(session)
+    }
+
+    /// Opens a cache without its source, with the configuration that it was made with and `settings`
+    /// (`section.key=value`) on top.
+    ///
+    /// # Errors
+    /// [`Cache`](ErrorKind::Cache), [`Config`](ErrorKind::Config).
+    pub fn from_cache(
+        path: &Path,
+        settings: &[String],
+        progress: &'a dyn Progress,
+        cancel: &'a CancelToken,
+    ) -> Result<Self> {
+        let cache = WorkingCache::open(path)?;
+        let stored: Config = serde_json::from_value(cache.manifest().config.clone())
+            .map_err(|e| Error::cache(path, format!("its configuration is damaged: {e}")))?;
+        let config = stored.with_settings(settings.iter().map(String::as_str))?;
+        let input = cache.manifest().source.path.clone();
+        let session = Self::assemble(None, input, config, cache, (progress, cancel), true)?;
+        session.forget_what_changed()?;
+        Ok(session)
+    }
+
+    fn assemble(
+        source: Option<Box<dyn FrameSource>>,
+        input: PathBuf,
+        config: Config,
+        mut cache: WorkingCache,
+        (progress, cancel): (&'a dyn Progress, &'a CancelToken),
+        resumed: bool,
+    ) -> Result<Self> {
+        let stored = serde_json::to_value(&config).map_err(|e| Error::bug(format!("configuration to JSON: {e}")))?;
+        if cache.manifest().config != stored {
+            cache.update(|m| m.config = stored)?;
+        }
+        let budget = MemoryBudget::new(memory_limit(&config));
+        Ok(Self {
+            source,
+            input,
+            config,
+            cache: Mutex::new(cache),
+            cancel,
+            progress,
+            reports: Mutex::default(),
+            budget,
+            resumed,
+        })
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, WorkingCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The input file.
+    pub fn input(&self) -> &Path {
+        &self.input
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The cache's folder.
+    pub fn cache_path(&self) -> PathBuf {
+        self.cache().path().to_owned()
+    }
+
+    /// A copy of the cache's manifest as it is now.
+    pub fn manifest(&self) -> Manifest {
+        self.cache().manifest().clone()
+    }
+
+    /// The dataset, unless the session was opened from a cache alone.
+    pub fn source(&self) -> Option<&dyn FrameSource> {
+        self.source.as_deref()
+    }
+
+    /// Whether an existing cache is continued.
+    pub fn is_resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// The reports of all graphs that ran in this session.
+    pub fn reports(&self) -> Vec<GraphReport> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The most memory that was charged to the budget at any moment.
+    pub fn peak_charged(&self) -> u64 {
+        self.budget.peak()
+    }
+
+    /// Compares the parameters of every step with those that the cache was made with, and forgets the first step that
+    /// differs and all later ones.
+    fn forget_what_changed(&self) -> Result<()> {
+        let mut cache = self.cache();
+        for step in Step::ALL {
+            let wanted = parameters::of(step, &self.config);
+            let Some(stored) = cache.manifest().parameters.get(&step) else { continue };
+            if *stored == wanted {
+                continue;
+            }
+            let redone: Vec<_> = Step::ALL.into_iter().filter(|s| *s >= step).collect();
+            let lost = redone.iter().any(|s| cache.manifest().state(*s) != StepState::Absent);
+            if lost {
+                let names: Vec<_> = redone.iter().map(|s| s.name()).collect();
+                let changed = parameters::changed_keys(stored, &wanted).join(", ");
+                self.progress.note(&format!("{changed} changed: {} will be done again", names.join(", ")));
+            }
+            cache.invalidate_from(step)?;
+            break;
+        }
+        Ok(())
+    }
+
+    /// Step 1, or what the cache knows of it.
+    fn detect(&self) -> Result<BrightDisk> {
+        let stored = {
+            let cache = self.cache();
+            let manifest = cache.manifest();
+            manifest.is_done(Step::Detect).then(|| manifest.results.get(&Step::Detect).cloned()).flatten()
+        };
+        if let Some(stored) = stored {
+            return serde_json::from_value(stored)
+                .map_err(|e| Error::cache(&self.cache_path(), format!("its disk is damaged: {e}")));
+        }
+        let source = self.source().ok_or_else(|| self.needs_source("detect the disk"))?;
+        let Detected { disk, sampled_pattern, warnings } = steps::detect(source, &self.config, self.cancel)?;
+        for warning in &warnings {
+            self.progress.warn(warning);
+        }
+        let mut cache = self.cache();
+        cache.group().write_image("sampled_pattern", &sampled_pattern, ["det_row", "det_col"])?;
+        let result = serde_json::to_value(disk).map_err(|e| Error::bug(e.to_string()))?;
+        cache.update(|m| {
+            m.warnings.extend(warnings);
+            m.parameters.insert(Step::Detect, parameters::of(Step::Detect, &self.config));
+        })?;
+        cache.mark_done(Step::Detect, result, true)?;
+        Ok(disk)
+    }
+
+    fn needs_source(&self, what: &str) -> Error {
+        Error::unresolved(format!("to {what}, the source `{}` is needed", self.input.display()))
+            .with_hint("give the input file instead of the cache")
+    }
+
+    /// Runs everything that is not done yet, up to and including `target`.
+    ///
+    /// # Errors
+    /// Whatever the steps say. What is done stays done: run again to go on.
+    pub fn run_to(&self, target: Step) -> Result<()> {
+        if target <= Step::Correlate && target >= Step::Fft && self.config.run.mode == Mode::Lean {
+            return Err(Error::config(format!("lean mode keeps no result of step `{target}`"))
+                .with_hint("use `--set run.mode=documented`, or run to a later step"));
+        }
+        let disk = self.detect()?;
+        if target == Step::Detect || (self.is_complete(target)? && self.cache().manifest().is_done(target)) {
+            return Ok(());
+        }
+        let plan = self.plan(&disk)?;
+        self.progress.note(&plan.summary(self.config.run.mode));
+        let workers = Workers::new(plan.workers)?;
+        let scan = self.cache().manifest().scan;
+        let ctx = RunContext {
+            source: self.source(),
+            config: &self.config,
+            cache: &self.cache,
+            plan: &plan,
+            budget: &self.budget,
+            workers: &workers,
+            cancel: self.cancel,
+            progress: self.progress,
+            reports: &self.reports,
+            scan,
+            crop: disk.crop,
+        };
+        self.record_parameters(&plan)?;
+        run_steps(&ctx, &disk, target)
+    }
+
+    /// Whether nothing is left to do up to `target`, in the configured mode.
+    fn is_complete(&self, target: Step) -> Result<bool> {
+        let cache = self.cache();
+        let manifest = cache.manifest();
+        let dropped = |step: Step| manifest.results.get(&step).is_some_and(|r| r["dropped"] == true);
+        let kept = |step: Step| manifest.is_done(step) || dropped(step);
+        let documented = self.config.run.mode == Mode::Lean || (kept(Step::Fft) && kept(Step::Correlate));
+        Ok(manifest.is_done(target) && (target < Step::Shifts || documented))
+    }
+
+    /// Writes down how the arrays are cut and with which parameters, before the first of them is written.
+    fn record_parameters(&self, plan: &Plan) -> Result<()> {
+        let layout = Layout {
+            slab_rows: plan.slab_rows,
+            tile_rows: plan.tile_rows,
+            tile_cols: plan.tile_cols,
+            precision: self.config.run.precision,
+        };
+        self.cache().update(|m| {
+            m.layout = Some(layout);
+            for step in Step::ALL {
+                m.parameters.insert(step, parameters::of(step, &self.config));
+            }
+        })
+    }
+
+    /// How the rest of the work would be cut.
+    ///
+    /// # Errors
+    /// As [`Plan::make`].
+    fn plan(&self, disk: &BrightDisk) -> Result<Plan> {
+        let (shape, layout, frame_bytes, existing, folder) = {
+            let cache = self.cache();
+            let m = cache.manifest();
+            let started = [Step::Fft, Step::Correlate, Step::Shifts].iter().any(|s| m.state(*s) != StepState::Absent);
+            let frame_bytes = self.source().map_or(1, |s| s.block_bytes(1));
+            let existing = crate::store::disk_usage(cache.path());
+            ((m.scan, m.det, m.dtype), m.layout.filter(|_| started), frame_bytes, existing, cache.path().to_owned())
+        };
+        let mut request = request(&self.config, shape, disk, frame_bytes, self.source());
+        request.memory = self.budget.limit();
+        request.fixed_layout = layout.map(|l| (l.slab_rows, l.tile_rows, l.tile_cols));
+        // What the cache already holds is written in place.
+        request.free_disk = free_disk(&folder).map(|free| free + existing);
+        let plan = match Plan::make(&request) {
+            Err(e) if request.fixed_layout.is_some() && matches!(e.kind(), ErrorKind::Memory { .. }) => {
+                request.fixed_layout = None;
+                let plan = Plan::make(&request)?;
+                self.progress.note(
+                    "the memory budget is too small for the cache's tiles: fft and later steps will be done again",
+                );
+                self.cache().invalidate_from(Step::Fft)?;
+                plan
+            }
+            other => other?,
+        };
+        let needed = plan.disk_cost.cache();
+        match self.config.cache.quota {
+            Some(quota) if quota.0 < needed => {
+                Err(Error::new(ErrorKind::Disk { path: folder, needed, available: quota.0 })
+                    .with_hint("raise `cache.quota`, or keep less with `--lean`"))
+            }
+            _ => Ok(plan),
+        }
+    }
+
+    /// Deletes what `config.cache.keep` says is not to stay; `None` when the whole cache is gone.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    pub fn apply_retention(self) -> Result<Option<PathBuf>> {
+        use crate::config::Keep;
+        let keep = self.config.cache.keep;
+        let mut cache = self.cache.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match keep {
+            Keep::All => {}
+            Keep::Stack => {
+                for step in [Step::Fft, Step::Correlate] {
+                    if cache.manifest().is_done(step) {
+                        cache.drop_array(step)?;
+                    }
+                }
+            }
+            Keep::None => {
+                crate::store::remove_folder(cache.path())?;
+                return Ok(None);
+            }
+        }
+        Ok(Some(cache.path().to_owned()))
+    }
+}
+
+fn run_steps(ctx: &RunContext<'_>, disk: &BrightDisk, target: Step) -> Result<()> {
+    let detected = Detected { disk: *disk, sampled_pattern: crate::axes::Image::zeros((0, 0)), warnings: Vec::new() };
+    let turn = || steps::corner_turn(ctx, &detected);
+    match target {
+        Step::Detect => return Ok(()),
+        Step::Stack => return turn().map(|_| ()),
+        Step::Fft => return steps::fft(ctx, &turn()?).map(|_| ()),
+        Step::Correlate | Step::Shifts | Step::Reconstruct => {}
+    }
+    let mut stack = None;
+    let shifts = if let Some(maps) = steps::ShiftMaps::finished(ctx)? {
+        maps
+    } else {
+        let correlations = match steps::Spectra::finished(ctx) {
+            Some(spectra) if ctx.config.run.mode == Mode::Documented => steps::correlate(ctx, &spectra)?,
+            _ => steps::align(ctx, stack.insert(turn()?))?,
+        };
+        if target == Step::Correlate {
+            return Ok(());
+        }
+        steps::find_shifts(ctx, &correlations)?
+    };
+    if target == Step::Reconstruct && !ctx.is_done(Step::Reconstruct) {
+        let stack = match stack {
+            Some(stack) => stack,
+            None => turn()?,
+        };
+        steps::reconstruct(ctx, disk, &stack, &shifts)?;
+    }
+    Ok(())
+}
+
+/// What the planner is asked.
+fn request<'c>(
+    config: &'c Config,
+    (scan, det, dtype): (ScanShape, DetShape, DType),
+    disk: &BrightDisk,
+    frame_bytes: usize,
+    source: Option<&dyn FrameSource>,
+) -> Request<'c> {
+    Request {
+        scan,
+        det,
+        dtype,
+        crop: disk.crop.shape(),
+        frame_bytes,
+        natural_frames: source.map_or(1, FrameSource::natural_frames),
+        held_bytes: source.map_or(0, FrameSource::held_bytes) as u64,
+        mode: config.run.mode,
+        precision: config.run.precision,
+        upscale: config.reconstruct.upscale.factor(),
+        memory: memory_limit(config),
+        workers: config.run.workers.unwrap_or_else(cores),
+        free_disk: None,
+        export_hdf5: config.export.hdf5 && cfg!(feature = "hdf5"),
+        fixed_layout: None,
+        overrides: &config.plan,
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn memory_limit(config: &Config) -> u64 {
+    config.run.memory.map_or_else(|| (memory::available().bytes / 2).min(MOST_MEMORY), |m| m.0)
+}
+
+/// The stem of the input's name, from which all names of results are made.
+pub fn base_name(input: &Path) -> String {
+    input.file_stem().map_or_else(|| "scan".to_owned(), |s| s.to_string_lossy().into_owned())
+}
+
+/// Where caches of this input go: `cache.folder`, or the input's own folder.
+pub fn cache_folder(input: &Path, config: &Config) -> PathBuf {
+    config.cache.folder.clone().unwrap_or_else(|| {
+        let parent = input.parent().filter(|p| !p.as_os_str().is_empty());
+        parent.map_or_else(|| PathBuf::from("."), Path::to_owned)
+    })
+}
+
+/// The local time as `YYYYMMDD_HHMMSS`.
+pub fn timestamp() -> String {
+    jiff::Zoned::now().strftime("%Y%m%d_%H%M%S").to_string()
+}
+
+/// The cache to resume: of those made from this very source, the one with the most steps of the same parameters, the
+/// newest among equals.
+fn choose(folder: &Path, base: &str, source: &Fingerprint, config: &Config) -> Result<Option<PathBuf>> {
+    let mut best: Option<(usize, PathBuf)> = None;
+    let mut stale = None;
+    let mut unreadable = None;
+    for Candidate { path, manifest } in crate::cache::find(folder, base, &source.path)? {
+        match manifest {
+            Err(error) => unreadable = Some(error),
+            Ok(manifest) if manifest.source.matches(source) => {
+                let same = |s: &&Step| manifest.parameters.get(s) == Some(&parameters::of(**s, config));
+                let score = Step::ALL.iter().take_while(same).count();
+                if best.as_ref().is_none_or(|(most, _)| score >= *most) {
+                    best = Some((score, path));
+                }
+            }
+            Ok(manifest) => stale = Some((path, manifest.source.difference(source))),
+        }
+    }
+    match (best, stale, unreadable) {
+        (Some((_, path)), _, _) => Ok(Some(path)),
+        (None, Some((path, difference)), _) => {
+            Err(Error::cache(&path, format!("its source has changed: {difference}")).with_hint(
+                "make a new cache with `--fresh`; the old one stays until you delete it with `stemstream cache rm`",
+            ))
+        }
+        (None, None, Some(error)) => Err(error),
+        (None, None, None) => Ok(None),
+    }
+}
+
+/// The number of documented steps that a cache has completed (1–5), as the documented HDF5 cache counts them.
+pub fn steps_completed(manifest: &Manifest) -> usize {
+    let done = |step: Step| {
+        manifest.is_done(step) || manifest.results.get(&step).is_some_and(|r| *r == json!({"dropped": true}))
+    };
+    if manifest.is_done(Step::Reconstruct) {
+        return 5;
+    }
+    if manifest.is_done(Step::Shifts) {
+        return 4;
+    }
+    [Step::Detect, Step::Fft, Step::Correlate].into_iter().take_while(|s| done(*s)).count()
+}

@@ -1,0 +1,58 @@
+//! Which parameters each step depends on. A change invalidates the step and all later ones.
+
+use serde_json::{Value, json};
+
+use crate::cache::Step;
+use crate::config::Config;
+
+/// The parameters that a step itself depends on (not those of earlier steps), with the names of the configuration.
+pub(super) fn of(step: Step, config: &Config) -> Value {
+    let c = config;
+    match step {
+        Step::Detect => json!({
+            "source.scan": c.source.scan,
+            "source.dataset": c.source.dataset,
+            "source.incomplete": c.source.incomplete,
+            "source.excess": c.source.excess,
+            "source.skip_frames": c.source.skip_frames,
+            "disk.center": c.disk.center,
+            "disk.radius": c.disk.radius,
+            "disk.crop_radius": c.disk.crop_radius,
+            "disk.allow_clipped": c.disk.allow_clipped,
+        }),
+        Step::Stack => json!({"source.nan": c.source.nan}),
+        Step::Fft => json!({"run.precision": c.run.precision}),
+        // `auto` and `classic` are the same method in this version.
+        Step::Correlate => json!({"align.method": "classic", "align.reference_smoothing": c.align.reference_smoothing}),
+        Step::Shifts => json!({}),
+        Step::Reconstruct => json!({
+            "reconstruct.upscale": c.reconstruct.upscale.factor(),
+            "reconstruct.merge": "nearest",
+            "reconstruct.detector_radius": c.reconstruct.detector_radius,
+            "reconstruct.quality_threshold": c.reconstruct.quality_threshold,
+        }),
+    }
+}
+
+/// Names of the parameters that differ.
+pub(super) fn changed_keys(before: &Value, now: &Value) -> Vec<String> {
+    let (Some(before), Some(now)) = (before.as_object(), now.as_object()) else { return vec!["parameters".to_owned()] };
+    let mut keys: Vec<String> =
+        now.iter().filter(|(key, value)| before.get(*key) != Some(value)).map(|(key, _)| key.clone()).collect();
+    keys.extend(before.keys().filter(|key| !now.contains_key(*key)).cloned());
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_parameter_is_named() {
+        let before = of(Step::Reconstruct, &Config::default());
+        let mut config = Config::default();
+        config.reconstruct.detector_radius = 7;
+        assert_eq!(changed_keys(&before, &of(Step::Reconstruct, &config)), ["reconstruct.detector_radius"]);
+        assert_eq!(of(Step::Correlate, &config), of(Step::Correlate, &Config::default()));
+    }
+}
