@@ -22,13 +22,18 @@ pub fn numbered(shape: (usize, usize, usize, usize)) -> Array4<u16> {
     Array4::from_shape_fn(shape, |(r, c, y, x)| ((r * 7919 + c * 641 + y * 53 + x * 3) % 65_521) as u16)
 }
 
-/// The folder with real files, when it is there; says so when it is not.
-pub fn real_files() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/realfiles");
-    if folder.is_dir() {
-        Some(folder)
+/// A file of the shared reference material, when it is there; says so when it is not.
+pub fn shared(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(name);
+    if path.exists() {
+        Some(path)
     } else {
-        println!("skipped: no real files at {}", folder.display());
+        println!("skipped: no shared material at {}", path.display());
         None
     }
+}
+
+/// The folder with real files, when it is there; says so when it is not.
+pub fn real_files() -> Option<PathBuf> {
+    shared("realfiles")
 }
