@@ -1,0 +1,1 @@
+//! Everything that the configuration asks for, in one call.
