@@ -1,9 +1,11 @@
 //! What users get out: EMD results in the documented layout, and files of others that stay as they were.
 #![cfg(feature = "hdf5")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
 
 mod export_common;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use export_common::{alone, check, python, ramp, run, run_of};
@@ -116,7 +118,6 @@ fn a_file_that_cannot_take_results_is_refused_with_the_way_out() {
 #[test]
 fn a_file_that_another_program_has_open_is_refused_with_the_way_out() {
     let _alone = alone();
-    use std::io::{BufRead, BufReader};
     let Some(python) = python("h5py") else { return };
     let dir = tempfile::tempdir().unwrap();
     let path = users_file(dir.path());

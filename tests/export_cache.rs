@@ -1,5 +1,6 @@
 //! The HDF5 cache: the documented layout, whole or not there.
 #![cfg(feature = "hdf5")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
 
 mod export_common;
 

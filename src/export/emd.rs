@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use hdf5::{File, Group};
 
-use super::files::{folder_of, free_bytes, part_of, publish, require_free, safe_name};
+use super::files::{folder_of, part_of, publish, require_free, safe_name};
 use super::h5::{self, H5Result, failed};
 use super::run::RunResults;
 use crate::error::{Error, ErrorKind, Result};
@@ -86,11 +86,11 @@ pub fn write_run(target: &EmdPath<'_>, run: &RunResults) -> Result<String> {
 /// Makes our own file under a temporary name, so that a file of that name always holds at least one whole run.
 fn create_with(path: &Path, run: &RunResults) -> Result<String> {
     let part = part_of(path);
-    let _ = fs::remove_file(&part);
     // Tried first by the operating system, whose errors are clearer than the library's.
     OpenOptions::new()
         .write(true)
-        .create_new(true)
+        .create(true)
+        .truncate(true)
         .open(&part)
         .map_err(|e| Error::io(path, "create the EMD file", e))?;
     let written = (|| {
@@ -103,12 +103,13 @@ fn create_with(path: &Path, run: &RunResults) -> Result<String> {
     let name = written.inspect_err(|_| {
         let _ = fs::remove_file(&part);
     })?;
-    if publish(&part, path)? == path {
-        Ok(name)
-    } else {
-        Err(Error::config(format!("`{}` was made by another process meanwhile", path.display()))
-            .with_hint("the results are in the file beside it with a number after its name"))
+    let published = publish(&part, path)?;
+    if published == path {
+        return Ok(name);
     }
+    // Another process made the file meanwhile: the run belongs into that one.
+    fs::remove_file(&published).map_err(|e| Error::io(&published, "remove a file that is not needed", e))?;
+    write_run(&EmdPath::Own(path), run)
 }
 
 /// What makes a file an EMD 1.0 file: the root's attributes, and one group tagged as the root of a tree.
@@ -237,7 +238,6 @@ fn check_writable(path: &Path) -> Result<()> {
         return Err(failed(std::io::ErrorKind::PermissionDenied.into()));
     }
     OpenOptions::new().write(true).open(path).map_err(failed)?;
-    free_bytes(folder_of(path))?;
     Ok(())
 }
 
@@ -260,9 +260,8 @@ fn open_error(path: &Path, error: &hdf5::Error) -> Error {
         let source = std::io::Error::new(std::io::ErrorKind::ResourceBusy, text);
         Error::new(ErrorKind::Io { path: path.to_owned(), action: "open the EMD file for writing".into(), source })
             .with_hint(format!("close the other program that has the file open, or {SIDECAR_HINT}"))
-    } else if let Some(found) = ["truncated file", "file signature not found", "bad object header"]
-        .into_iter()
-        .find(|s| text.contains(s))
+    } else if let Some(found) =
+        ["truncated file", "file signature not found", "bad object header"].into_iter().find(|s| text.contains(s))
     {
         Error::input(path, "a complete HDF5 file", format!("{found} ({text})")).with_hint(SIDECAR_HINT)
     } else {

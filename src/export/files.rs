@@ -4,14 +4,18 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
+
+/// Bytes of a name that leave room for `_superres_cache_{timestamp}` and the like.
+const LONGEST_NAME: usize = 180;
 
 /// Bytes that an ordinary user may still write into `folder`; `None` where the file system does not say.
 ///
 /// # Errors
 /// When `folder` does not exist or may not be looked at.
-pub(super) fn free_bytes(folder: &Path) -> Result<Option<u64>> {
+fn free_bytes(folder: &Path) -> Result<Option<u64>> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let stat =
         rustix::fs::statvfs(folder).map_err(|e| Error::io(folder, "look for free space in the folder", e.into()))?;
@@ -52,17 +56,13 @@ pub(super) fn numbered(path: &Path, number: usize) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// The first of the numbered candidates that is not taken.
-pub(super) fn first_free(path: &Path) -> PathBuf {
-    let free = |p: &PathBuf| p.symlink_metadata().is_err();
-    (1..=u16::MAX as usize).map(|n| numbered(path, n)).find(free).unwrap_or_else(|| path.to_owned())
-}
-
-/// The name under which `path` is written before it is complete; unlike for two processes.
+/// A name under which `path` is written before it is complete; no two processes or threads get the same.
 pub(super) fn part_of(path: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.part", std::process::id()));
+    name.push(format!(".{}-{count}.part", std::process::id()));
     path.with_file_name(name)
 }
 
@@ -103,9 +103,8 @@ where
 {
     let part = part_of(path);
     let failed = |e| Error::io(path, format!("write {what}"), e);
-    // A leftover of a crashed process that had the same number.
-    let _ = fs::remove_file(&part);
-    let file = OpenOptions::new().write(true).create_new(true).open(&part).map_err(failed)?;
+    // Truncates what a crashed process of the same number may have left.
+    let file = OpenOptions::new().write(true).create(true).truncate(true).open(&part).map_err(failed)?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
     let written = write(&mut out).and_then(|()| out.flush());
     drop(out);
@@ -116,10 +115,12 @@ where
     named
 }
 
-/// `text` as one part of a file name: separators and control characters become `_`.
+/// `text` as one part of a file name: separators and control characters become `_`, and what would leave no room
+/// for the rest of the name (file systems allow 255 bytes) is cut off.
 pub(super) fn safe_name(text: &str) -> String {
     let name: String = text.chars().map(|c| if c.is_control() || matches!(c, '/' | '\\') { '_' } else { c }).collect();
-    if name.is_empty() { "scan".to_owned() } else { name }
+    let name = &name[..name.floor_char_boundary(LONGEST_NAME)];
+    if name.is_empty() { "scan".to_owned() } else { name.to_owned() }
 }
 
 #[cfg(test)]
@@ -145,6 +146,13 @@ mod tests {
         let error = write_new(&dir.path().join("a.npy"), "the array", full).unwrap_err();
         assert_eq!(error.exit_code(), 5);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn names_are_safe_and_leave_room() {
+        assert_eq!(safe_name("a/b\\c\n"), "a_b_c_");
+        assert_eq!(safe_name(""), "scan");
+        assert_eq!(safe_name(&"漢".repeat(100)).len(), 180);
     }
 
     #[test]

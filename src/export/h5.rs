@@ -97,7 +97,10 @@ mod tests {
 
     #[test]
     fn the_error_number_in_a_library_message_is_found() {
-        assert_eq!(os_error("H5FDwrite(): file write failed: time = x, errno = 28, error message = 'No space'"), Some(28));
+        assert_eq!(
+            os_error("H5FDwrite(): file write failed: time = x, errno = 28, error message = 'No space'"),
+            Some(28)
+        );
         assert_eq!(os_error("no number here"), None);
         assert_eq!(os_error("errno = "), None);
     }

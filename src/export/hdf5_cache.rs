@@ -11,7 +11,7 @@ use hdf5::plist::dataset_create::{AllocTime, FillTime};
 use hdf5::{Dataset, File, Group, H5Type};
 use num_complex::Complex;
 
-use super::files::{first_free, folder_of, publish, require_free, safe_name};
+use super::files::{folder_of, numbered, publish, require_free, safe_name};
 use super::h5::{self, H5Result, failed};
 use crate::axes::{Crop, DetShape, ScanShape};
 use crate::error::{Error, Result};
@@ -183,7 +183,8 @@ impl Drop for Hdf5CacheWriter {
 
 impl Array {
     fn write<T: H5Type>(&mut self, scan: ScanShape, row: usize, col: usize, image: &[T], path: &Path) -> Result<()> {
-        let (Some(data), true) = (&self.data, row < self.crop.rows && col < self.crop.cols && image.len() == scan.len())
+        let (Some(data), true) =
+            (&self.data, row < self.crop.rows && col < self.crop.cols && image.len() == scan.len())
         else {
             return Err(Error::bug(format!(
                 "{} values for pixel ({row}, {col}) of `{}`, which has {} pixels of {scan} values",
@@ -193,12 +194,21 @@ impl Array {
             )));
         };
         let action = "write the HDF5 cache";
+        // The same shape in memory as in the file: the library then sees one whole chunk and copies it at once,
+        // within a third of the speed of its unsafe chunk writer (2.8 GB of 256×256×52×52 into the page cache in
+        // 0.37 s and 0.27 s, either far above a disk). With a two-dimensional view it takes 6 s.
         let shape = (scan.rows, scan.cols, 1, 1);
         let view = ndarray::ArrayView4::from_shape(shape, image).map_err(|e| Error::bug(e.to_string()))?;
         data.write_slice(view, (.., .., row..=row, col..=col)).map_err(failed(path, action))?;
         self.written[row * self.crop.cols + col] = true;
         Ok(())
     }
+}
+
+/// The first of the numbered candidates that is not taken.
+fn first_free(path: &Path) -> PathBuf {
+    let free = |p: &PathBuf| p.symlink_metadata().is_err();
+    (1..=u16::MAX as usize).map(|n| numbered(path, n)).find(free).unwrap_or_else(|| path.to_owned())
 }
 
 /// All groups, attributes and (empty) arrays of the documented layout.

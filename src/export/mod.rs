@@ -11,16 +11,23 @@
 //! | [`picture`], [`contact_sheet`] | PNG of every result, and all of them on one sheet |
 //! | [`all`] | whatever of these the configuration asks for |
 
-//pub mod all;
-//pub mod arrays;
+pub mod all;
+pub mod arrays;
+mod canvas;
+mod colormap;
+pub mod contact_sheet;
 #[cfg(feature = "hdf5")]
 pub mod emd;
 mod files;
+mod font;
 #[cfg(feature = "hdf5")]
 mod h5;
 #[cfg(feature = "hdf5")]
 pub mod hdf5_cache;
+mod panel;
+pub mod picture;
 mod run;
+mod tone;
 
-//pub use all::{Written, write_all};
+pub use all::{Written, write_all};
 pub use run::{Layer, Plane, RunResults};

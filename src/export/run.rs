@@ -98,9 +98,9 @@ impl RunResults {
             layer("superres_image", "super-resolved bright field", "counts", Plane::Superres, &self.superres_image),
             layer("standard_bf", "standard bright field", "counts", Plane::Scan, &self.standard_bf),
             layer("reference_image", "reference image", "counts", Plane::Scan, &self.reference_image),
-            layer("weights", "samples per pixel", "samples", Plane::Superres, &self.weights),
+            layer("weights", "samples per pixel", "", Plane::Superres, &self.weights),
             layer("virtual_bf", "sum over the disk", "counts", Plane::Scan, &self.virtual_bf),
-            layer("mean_pattern", "mean diffraction pattern", "counts", Plane::Detector, &self.mean_pattern),
+            layer("mean_pattern", "mean pattern", "counts", Plane::Detector, &self.mean_pattern),
         ]
     }
 

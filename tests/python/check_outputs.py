@@ -3,6 +3,7 @@
 
 usage: check_outputs.py emd FILE RUN own|embed
        check_outputs.py cache FILE
+       check_outputs.py npy FILE ROWS COLS START
 
 The expected numbers are those of the sample run in tests/export_common/mod.rs and tests/export_cache.rs.
 """
@@ -123,5 +124,13 @@ def check_cache(path):
         is_text(at, "version", "1.0")
 
 
+def check_npy(path, rows, cols, start):
+    a = np.load(path, allow_pickle=False)
+    assert a.dtype == np.dtype("<f8") and a.flags.c_contiguous, (a.dtype, a.flags)
+    assert np.array_equal(a, ramp((int(rows), int(cols)), float(start)))
+    # The data can be mapped: it begins at a multiple of 64 bytes.
+    assert np.load(path, mmap_mode="r").offset % 64 == 0
+
+
 if __name__ == "__main__":
-    {"emd": check_emd, "cache": check_cache}[sys.argv[1]](*sys.argv[2:])
+    {"emd": check_emd, "cache": check_cache, "npy": check_npy}[sys.argv[1]](*sys.argv[2:])
