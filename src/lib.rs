@@ -4,6 +4,7 @@ pub mod axes;
 pub mod cache;
 pub mod config;
 pub mod error;
+pub mod export;
 pub mod kernel;
 pub mod memory;
 pub mod pipeline;

@@ -1,0 +1,128 @@
+//! Everything that the configuration asks for, in one call.
+
+use std::path::{Path, PathBuf};
+
+use super::files::{require_free, safe_name};
+use super::run::RunResults;
+use super::{arrays, contact_sheet, picture};
+use crate::config::ExportConfig;
+use crate::error::Result;
+
+/// What was written, for the report at the end of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The file with the EMD results; `None` only in a program built without HDF5.
+    pub emd: Option<PathBuf>,
+    /// Path of the run's group in that file: `/superres_results/run_…`.
+    pub run: Option<String>,
+    /// The pictures, the contact sheet first.
+    pub pictures: Vec<PathBuf>,
+    /// The `.npy` and TIFF files.
+    pub arrays: Vec<PathBuf>,
+    /// What did not go as the configuration said, and what was done instead.
+    pub warnings: Vec<String>,
+}
+
+/// Writes the results of `run`: first the EMD results, then arrays and pictures into `folder`.
+///
+/// `embed_into` is the user's own EMD file when the input is one and the results are to go into it (the caller
+/// has closed it). When that file refuses them (read-only, open elsewhere, damaged), they go into a file of their
+/// own in `folder`, with a warning: the results of a long run are not lost for the want of a place.
+///
+/// # Errors
+/// A folder that cannot be written to, a full disk.
+pub fn write_all(
+    folder: &Path,
+    embed_into: Option<&Path>,
+    run: &RunResults,
+    switches: &ExportConfig,
+) -> Result<Written> {
+    let mut written = Written::default();
+    write_emd(folder, embed_into, run, switches, &mut written)?;
+    require_free(folder, file_bytes(run, switches))?;
+    let stem = file_stem(run, written.run.as_deref());
+    if switches.npy {
+        written.arrays.extend(arrays::write_npy(folder, &stem, run)?);
+    }
+    if switches.tiff {
+        written.arrays.extend(arrays::write_tiff(folder, &stem, run)?);
+    }
+    if switches.pictures {
+        written.pictures.push(contact_sheet::write_contact_sheet(folder, &stem, run)?);
+        written.pictures.extend(picture::write_pictures(folder, &stem, run)?);
+    }
+    Ok(written)
+}
+
+/// About what the arrays and pictures take on the disk.
+fn file_bytes(run: &RunResults, switches: &ExportConfig) -> u64 {
+    let bytes = run.bytes();
+    let when = |wanted: bool, bytes: u64| if wanted { bytes } else { 0 };
+    // A picture is three bytes a pixel before compression, and there are small ones with their labels.
+    when(switches.npy, bytes) + when(switches.tiff, bytes / 2) + when(switches.pictures, bytes / 4 + (1 << 20))
+}
+
+/// `{base_name}_{timestamp}`, with the number that the run's group got when another one bears the same second.
+fn file_stem(run: &RunResults, group: Option<&str>) -> String {
+    let time = group.and_then(|group| group.rsplit_once("/run_")).map_or(run.timestamp.as_str(), |(_, time)| time);
+    format!("{}_{}", safe_name(&run.base_name), safe_name(time))
+}
+
+#[cfg(feature = "hdf5")]
+fn write_emd(
+    folder: &Path,
+    embed_into: Option<&Path>,
+    run: &RunResults,
+    switches: &ExportConfig,
+    written: &mut Written,
+) -> Result<()> {
+    use std::borrow::Cow;
+
+    use super::emd::{EmdPath, own_file, write_run};
+    use super::files::numbered;
+    use crate::config::EmdTarget;
+    use crate::error::{Error, ErrorKind};
+
+    let own = own_file(folder, &run.base_name);
+    // The second one for when a file of that name is there and takes no results.
+    let second = numbered(&own, 2);
+    let user = embed_into.filter(|_| switches.emd == EmdTarget::Embed).map(EmdPath::Embed);
+    let targets = user.into_iter().chain([EmdPath::Own(&own), EmdPath::Own(&second)]);
+    let mut last = Error::bug("no place for the results");
+    for target in targets {
+        let mut told = Cow::Borrowed(run);
+        if !written.warnings.is_empty() {
+            told.to_mut().warnings.extend(written.warnings.iter().cloned());
+        }
+        match write_run(&target, &told) {
+            Ok(group) => {
+                written.emd = Some(target.path().to_owned());
+                written.run = Some(group);
+                return Ok(());
+            }
+            // Another file in the same folder fares no better.
+            Err(error) if matches!(target, EmdPath::Own(path) if !path.exists()) => return Err(error),
+            Err(error) => {
+                if matches!(error.kind(), ErrorKind::Bug { .. }) {
+                    return Err(error);
+                }
+                written.warnings.push(format!("the results are not in `{}`: {error}", target.path().display()));
+                last = error;
+            }
+        }
+    }
+    Err(last)
+}
+
+#[cfg(not(feature = "hdf5"))]
+#[expect(clippy::unnecessary_wraps, reason = "the same signature as with HDF5")]
+fn write_emd(
+    _folder: &Path,
+    _embed_into: Option<&Path>,
+    _run: &RunResults,
+    _switches: &ExportConfig,
+    written: &mut Written,
+) -> Result<()> {
+    written.warnings.push("no EMD results: this program was built without HDF5".to_owned());
+    Ok(())
+}

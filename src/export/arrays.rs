@@ -1,0 +1,97 @@
+//! The results as plain arrays: `.npy` for numpy, 32-bit floating-point TIFF for image programs.
+
+use std::io::{self, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use tiff::encoder::{TiffEncoder, colortype};
+use tiff::tags::Tag;
+
+use super::files::write_new;
+use super::run::{Layer, RunResults};
+use crate::axes::Image;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Writes every result as `{stem}_{name}.npy` (`float64`, `[rows, cols]`, C order) and returns the files.
+///
+/// # Errors
+/// A folder that cannot be written to, a full disk.
+pub fn write_npy(folder: &Path, stem: &str, run: &RunResults) -> Result<Vec<PathBuf>> {
+    each(folder, stem, "npy", run, |layer, path| write_new(path, "the array", |out| npy(out, layer.image)))
+}
+
+/// Writes every result as `{stem}_{name}.tif` (32-bit float, uncompressed) and returns the files.
+///
+/// # Errors
+/// A folder that cannot be written to, a full disk; an image of 4 GiB or more, which TIFF cannot hold.
+pub fn write_tiff(folder: &Path, stem: &str, run: &RunResults) -> Result<Vec<PathBuf>> {
+    each(folder, stem, "tif", run, |layer, path| {
+        let bytes = layer.image.len() as u64 * 4;
+        // Offsets in a TIFF are 32-bit numbers; a little is needed for the header.
+        if bytes > u64::from(u32::MAX) - 4096 {
+            let available = u64::from(u32::MAX);
+            return Err(Error::new(ErrorKind::Disk { path: path.to_owned(), needed: bytes, available })
+                .with_hint("TIFF files end at 4 GiB: leave TIFF out with `--set export.tiff=false`"));
+        }
+        write_new(path, "the TIFF image", |out| tiff(out, layer))
+    })
+}
+
+/// `write` for every result, with the name of its file.
+pub(super) fn each<F>(folder: &Path, stem: &str, ext: &str, run: &RunResults, write: F) -> Result<Vec<PathBuf>>
+where
+    F: Fn(&Layer<'_>, &Path) -> Result<PathBuf>,
+{
+    run.layers().iter().map(|layer| write(layer, &folder.join(format!("{stem}_{}.{ext}", layer.name)))).collect()
+}
+
+/// Format version 1.0: magic, header length, a Python dictionary padded so that the data begins at a multiple of
+/// 64 bytes, then the samples.
+fn npy(out: &mut impl Write, image: &Image) -> io::Result<()> {
+    const START: usize = 10;
+    let (rows, cols) = image.dim();
+    let mut header = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': ({rows}, {cols}), }}");
+    let end = (START + header.len() + 1).next_multiple_of(64);
+    header.push_str(&" ".repeat(end - START - 1 - header.len()));
+    header.push('\n');
+    out.write_all(b"\x93NUMPY\x01\x00")?;
+    // The dictionary and its padding are two or three times 64 bytes.
+    out.write_all(&(header.len() as u16).to_le_bytes())?;
+    out.write_all(header.as_bytes())?;
+    image.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
+}
+
+fn tiff(out: &mut (impl Write + Seek), layer: &Layer<'_>) -> io::Result<()> {
+    let (rows, cols) = layer.image.dim();
+    let side = |n: usize| u32::try_from(n).map_err(io::Error::other);
+    let samples: Vec<f32> = layer.image.iter().map(|&value| value as f32).collect();
+    let mut file = TiffEncoder::new(out).map_err(plain)?;
+    let mut image = file.new_image::<colortype::Gray32Float>(side(cols)?, side(rows)?).map_err(plain)?;
+    let about = format!("stemstream {}: {} [{}]", env!("CARGO_PKG_VERSION"), layer.name, layer.units);
+    image.encoder().write_tag(Tag::ImageDescription, about.as_str()).map_err(plain)?;
+    image.write_data(&samples).map_err(plain)
+}
+
+/// The operating system's error inside a TIFF error, so that a full disk is called one.
+fn plain(error: tiff::TiffError) -> io::Error {
+    match error {
+        tiff::TiffError::IoError(error) => error,
+        other => io::Error::other(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn npy_data_begins_at_a_multiple_of_64_bytes_whatever_the_shape() {
+        for (rows, cols) in [(1, 1), (0, 3), (2048, 2048), (123_456, 1)] {
+            let mut bytes = Vec::new();
+            npy(&mut bytes, &Image::from_elem((rows, cols), 1.5)).unwrap();
+            let header = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+            assert_eq!((10 + header) % 64, 0);
+            assert_eq!(bytes.len(), 10 + header + rows * cols * 8);
+            assert_eq!(bytes[9 + header], b'\n');
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! New files only: written under a temporary name, brought to the disk, and then given a name that is still free.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Bytes of a name that leave room for `_superres_cache_{timestamp}` and the like.
+const LONGEST_NAME: usize = 180;
+
+/// Bytes that an ordinary user may still write into `folder`; `None` where the file system does not say.
+///
+/// # Errors
+/// When `folder` does not exist or may not be looked at.
+fn free_bytes(folder: &Path) -> Result<Option<u64>> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let stat =
+        rustix::fs::statvfs(folder).map_err(|e| Error::io(folder, "look for free space in the folder", e.into()))?;
+    // Some network file systems report no blocks at all.
+    Ok((stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize)))
+}
+
+/// Fails with [`ErrorKind::Disk`] when `folder` has less than `needed` bytes free.
+pub(super) fn require_free(folder: &Path, needed: u64) -> Result<()> {
+    match free_bytes(folder)? {
+        Some(available) if available < needed => {
+            Err(Error::new(ErrorKind::Disk { path: folder.to_owned(), needed, available })
+                .with_hint("free some space or choose another folder with `--out FOLDER`"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The folder of `path`; `.` for a bare name.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// `stem.ext`, `stem_2.ext`, `stem_3.ext` …: the candidate with this number (from 1).
+pub(super) fn numbered(path: &Path, number: usize) -> PathBuf {
+    if number <= 1 {
+        return path.to_owned();
+    }
+    let mut name = path.file_stem().map(OsString::from).unwrap_or_default();
+    name.push(format!("_{number}"));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
+}
+
+/// A name under which `path` is written before it is complete; no two processes or threads get the same.
+pub(super) fn part_of(path: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}-{count}.part", std::process::id()));
+    path.with_file_name(name)
+}
+
+/// Gives the complete file `part` the name `target`, or the first numbered one that is free; never overwrites.
+///
+/// The file is brought to the disk before and the folder after, so that a name in the folder means a whole file.
+pub(super) fn publish(part: &Path, target: &Path) -> Result<PathBuf> {
+    let failed = |e| Error::io(target, "give the finished file its name", e);
+    File::open(part).and_then(|file| file.sync_all()).map_err(|e| Error::io(part, "bring the file to the disk", e))?;
+    for number in 1.. {
+        let name = numbered(target, number);
+        // A hard link fails when the name is taken; a rename would silently replace the other file.
+        match fs::hard_link(part, &name) {
+            Ok(()) => fs::remove_file(part).map_err(failed)?,
+            Err(_) if name.symlink_metadata().is_ok() => continue,
+            // File systems without hard links.
+            Err(_) => fs::rename(part, &name).map_err(failed)?,
+        }
+        sync_folder(folder_of(&name));
+        return Ok(name);
+    }
+    Err(Error::bug("ran out of numbers for file names"))
+}
+
+/// Brings a folder's list of names to the disk, where the file system can.
+fn sync_folder(folder: &Path) {
+    // Failure is no loss of data: the name merely appears later.
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+}
+
+/// Writes a new file through `write` and returns the name that it got: `path`, or with `_2` … when that was taken.
+///
+/// # Errors
+/// When the folder cannot be written to or the disk is full; nothing is left behind then.
+pub(super) fn write_new<F>(path: &Path, what: &str, write: F) -> Result<PathBuf>
+where
+    F: FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+{
+    let part = part_of(path);
+    let failed = |e| Error::io(path, format!("write {what}"), e);
+    // Truncates what a crashed process of the same number may have left.
+    let file = OpenOptions::new().write(true).create(true).truncate(true).open(&part).map_err(failed)?;
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    let written = write(&mut out).and_then(|()| out.flush());
+    drop(out);
+    let named = written.map_err(failed).and_then(|()| publish(&part, path));
+    if named.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    named
+}
+
+/// `text` as one part of a file name: separators and control characters become `_`, and what would leave no room
+/// for the rest of the name (file systems allow 255 bytes) is cut off.
+pub(super) fn safe_name(text: &str) -> String {
+    let name: String = text.chars().map(|c| if c.is_control() || matches!(c, '/' | '\\') { '_' } else { c }).collect();
+    let name = &name[..name.floor_char_boundary(LONGEST_NAME)];
+    if name.is_empty() { "scan".to_owned() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_name_gets_a_number_and_nothing_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.b_1.npy");
+        let names: Vec<_> = (0..3)
+            .map(|i| write_new(&path, "it", |out| write!(out, "{i}")).unwrap().file_name().unwrap().to_owned())
+            .collect();
+        assert_eq!(names, ["a.b_1.npy", "a.b_1_2.npy", "a.b_1_3.npy"]);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "0");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "no temporary file may stay");
+    }
+
+    #[test]
+    fn a_failed_write_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let full = |_: &mut BufWriter<File>| Err(io::Error::from(io::ErrorKind::StorageFull));
+        let error = write_new(&dir.path().join("a.npy"), "the array", full).unwrap_err();
+        assert_eq!(error.exit_code(), 5);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn names_are_safe_and_leave_room() {
+        assert_eq!(safe_name("a/b\\c\n"), "a_b_c_");
+        assert_eq!(safe_name(""), "scan");
+        assert_eq!(safe_name(&"漢".repeat(100)).len(), 180);
+    }
+
+    #[test]
+    fn a_folder_without_room_says_how_much_is_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(require_free(dir.path(), u64::MAX).unwrap_err().exit_code(), 5);
+        assert!(require_free(dir.path(), 1).is_ok());
+    }
+}

@@ -1,0 +1,33 @@
+//! Everything that is written for people and for other programs: EMD results, the HDF5 cache, arrays and pictures.
+//!
+//! Law: a file that bears its final name is complete, and no file that was there before is overwritten. Only the
+//! group `/superres_results` is ever added to a user's own EMD file.
+//!
+//! | module | writes |
+//! |---|---|
+//! | [`emd`] | `/superres_results/run_*` into the user's EMD file or into `{base}_superres.emd` |
+//! | [`hdf5_cache`] | `{base}_superres_cache_{timestamp}.h5` with bigFT and correlations |
+//! | [`arrays`] | `.npy` and 32-bit TIFF of every result |
+//! | [`picture`], [`contact_sheet`] | PNG of every result, and all of them on one sheet |
+//! | [`all`] | whatever of these the configuration asks for |
+
+pub mod all;
+pub mod arrays;
+mod canvas;
+mod colormap;
+pub mod contact_sheet;
+#[cfg(feature = "hdf5")]
+pub mod emd;
+mod files;
+mod font;
+#[cfg(feature = "hdf5")]
+mod h5;
+#[cfg(feature = "hdf5")]
+pub mod hdf5_cache;
+mod panel;
+pub mod picture;
+mod run;
+mod tone;
+
+pub use all::{Written, write_all};
+pub use run::{Layer, Plane, RunResults};

@@ -1,0 +1,187 @@
+//! From numbers to brightness: contrast limits that a few hot pixels cannot spoil, and images of another size.
+
+use std::cmp::Ordering;
+
+use crate::axes::Image;
+
+/// Which numbers become the darkest and the brightest, and how those between are spread.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Tone {
+    /// The lowest number.
+    pub(super) low: f64,
+    /// The highest number.
+    pub(super) high: f64,
+    /// Spread by the square root, which shows the weak parts of a diffraction pattern.
+    pub(super) sqrt: bool,
+}
+
+impl Tone {
+    /// From the 0.5th to the 99.5th percentile of the finite values; both NaN when there are none.
+    pub(super) fn of(values: impl Iterator<Item = f64>) -> Self {
+        let (low, high) = percentiles(values, 0.005, 0.995).unwrap_or((f64::NAN, f64::NAN));
+        Self { low, high, sqrt: false }
+    }
+
+    /// Symmetric around zero, to the 99th percentile of the absolute values.
+    pub(super) fn around_zero(values: impl Iterator<Item = f64>) -> Self {
+        let limit = percentiles(values.map(f64::abs), 0.0, 0.99).map_or(0.0, |(_, high)| high);
+        // No shift anywhere: the middle colour between any limits.
+        let limit = if limit > 0.0 { limit } else { 1.0 };
+        Self { low: -limit, high: limit, sqrt: false }
+    }
+
+    /// The same limits with square-root contrast.
+    pub(super) fn with_sqrt(self) -> Self {
+        // `clamp` keeps NaN, `max` would make it zero.
+        let positive = |v: f64| v.clamp(0.0, f64::INFINITY);
+        Self { sqrt: true, low: positive(self.low), high: positive(self.high) }
+    }
+
+    /// Whether all numbers look the same.
+    pub(super) fn is_flat(self) -> bool {
+        self.low.partial_cmp(&self.high) != Some(Ordering::Less)
+    }
+
+    /// The number at the middle between dark and bright.
+    pub(super) fn middle(self) -> f64 {
+        if self.sqrt { (0.5 * (self.low.sqrt() + self.high.sqrt())).powi(2) } else { 0.5 * self.low + 0.5 * self.high }
+    }
+
+    /// Where `value` lies, 0 lowest to 1 highest; NaN for NaN, the middle when all are the same.
+    pub(super) fn position(self, value: f64) -> f64 {
+        if value.is_nan() {
+            f64::NAN
+        } else if self.is_flat() {
+            0.5
+        } else if self.sqrt {
+            let root = |v: f64| v.max(0.0).sqrt();
+            (root(value) - root(self.low)) / (root(self.high) - root(self.low))
+        } else {
+            // Halved, because the difference of two numbers may be beyond the largest one.
+            (0.5 * value - 0.5 * self.low) / (0.5 * self.high - 0.5 * self.low)
+        }
+    }
+}
+
+/// Two percentiles (0–1) of the finite values, or `None` without any.
+fn percentiles(values: impl Iterator<Item = f64>, low: f64, high: f64) -> Option<(f64, f64)> {
+    let mut values: Vec<f64> = values.filter(|v| v.is_finite()).collect();
+    let last = values.len().checked_sub(1)?;
+    let mut at = |share: f64| *values.select_nth_unstable_by((share * last as f64).round() as usize, f64::total_cmp).1;
+    Some((at(low), at(high)))
+}
+
+/// `image` on `rows` × `cols` pixels, each the mean of what it covers; where a pixel covers a part of one only
+/// (magnification), its value. NaN counts only where there is nothing else.
+pub(super) fn resample(image: &Image, rows: usize, cols: usize) -> Image {
+    if image.dim() == (rows, cols) {
+        return image.clone();
+    }
+    let (across, down) = (Covers::new(image.ncols(), cols), Covers::new(image.nrows(), rows));
+    Image::from_shape_fn((rows, cols), |(r, c)| {
+        let (mut sum, mut weight) = (0.0, 0.0);
+        for (row, share_row) in down.of(r) {
+            for (col, share_col) in across.of(c) {
+                let value = image[[row, col]];
+                if !value.is_nan() {
+                    sum += value * share_row * share_col;
+                    weight += share_row * share_col;
+                }
+            }
+        }
+        if weight > 0.0 { sum / weight } else { f64::NAN }
+    })
+}
+
+/// Which of `from` pixels lie under each of `to` pixels of the same length together.
+struct Covers {
+    from: usize,
+    step: f64,
+}
+
+impl Covers {
+    fn new(from: usize, to: usize) -> Self {
+        Self { from, step: from as f64 / to as f64 }
+    }
+
+    /// Pixels and the part of each that is covered.
+    fn of(&self, index: usize) -> impl Iterator<Item = (usize, f64)> {
+        let (start, end) = (index as f64 * self.step, (index + 1) as f64 * self.step);
+        let (first, last) = (start.floor() as usize, (end.ceil() as usize).min(self.from));
+        (first..last).filter_map(move |i| {
+            let share = end.min((i + 1) as f64) - start.max(i as f64);
+            // Rounding lets a pixel reach a hair's breadth into its neighbour.
+            (share > 1e-9).then_some((i, share))
+        })
+    }
+}
+
+/// Three significant digits, without an exponent where a person would not write one.
+pub(super) fn number(value: f64) -> String {
+    let size = value.abs();
+    if value == 0.0 {
+        "0".to_owned()
+    } else if !(1e-3..1e6).contains(&size) {
+        format!("{value:.1e}")
+    } else {
+        let digits = (2 - size.log10().floor() as i32).clamp(0, 5) as usize;
+        let text = format!("{value:.digits$}");
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    }
+}
+
+/// A length for a scale bar: 1, 2 or 5 times a power of ten, at most `longest`, and within a factor 2.5 of it.
+pub(super) fn round_length(longest: f64) -> f64 {
+    let decade = 10f64.powf(longest.log10().floor());
+    [5.0, 2.0, 1.0].into_iter().map(|n| n * decade).find(|&l| l <= longest * (1.0 + 1e-9)).unwrap_or(decade)
+}
+
+#[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these numbers are exact")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_hot_pixels_and_infinities_do_not_spoil_the_contrast() {
+        let values = (0..1000).map(f64::from).chain([1e12, f64::INFINITY, f64::NAN, f64::NEG_INFINITY]);
+        let tone = Tone::of(values);
+        assert_eq!((tone.low, tone.high), (5.0, 995.0));
+        assert!(tone.position(f64::NAN).is_nan());
+        assert_eq!(tone.position(995.0), 1.0);
+    }
+
+    #[test]
+    fn images_without_contrast_or_without_numbers_are_shown() {
+        assert_eq!(Tone::of([3.0; 9].into_iter()).position(3.0), 0.5);
+        assert_eq!(Tone::of(std::iter::empty()).position(3.0), 0.5);
+        assert_eq!(Tone::around_zero([0.0; 4].into_iter()).position(0.0), 0.5);
+        assert!(Tone::of([-f64::MAX, f64::MAX].into_iter()).position(0.0) == 0.5);
+    }
+
+    #[test]
+    fn magnifying_by_a_whole_number_repeats_pixels_and_reducing_takes_means() {
+        let image = ndarray::arr2(&[[1.0, 2.0], [3.0, f64::NAN]]);
+        let large = resample(&image, 6, 4);
+        assert_eq!((large[[0, 0]], large[[2, 1]], large[[0, 2]], large[[5, 0]]), (1.0, 1.0, 2.0, 3.0));
+        assert!(large[[5, 3]].is_nan());
+        assert_eq!(resample(&image, 1, 1)[[0, 0]], 2.0);
+        let sum: f64 = resample(&Image::from_elem((7, 9), 2.0), 5, 4).sum();
+        assert!((sum - 40.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn scale_bars_have_round_lengths() {
+        for (longest, length) in [(7.3, 5.0), (49.0, 20.0), (1.0, 1.0), (0.0021, 0.002), (199.0, 100.0), (50.0, 50.0)] {
+            assert!((round_length(longest) / length - 1.0).abs() < 1e-9, "{longest}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_three_digits() {
+        for (value, text) in
+            [(0.0, "0"), (1234.6, "1235"), (0.01234, "0.0123"), (-2.5, "-2.5"), (1e-9, "1.0e-9"), (2e7, "2.0e7")]
+        {
+            assert_eq!(number(value), text);
+        }
+    }
+}
