@@ -7,5 +7,6 @@ pub mod kernel;
 pub mod memory;
 pub mod progress;
 pub mod read;
+pub mod simulate;
 
 pub use error::{Error, Result};
