@@ -3,6 +3,7 @@
 pub mod axes;
 pub mod config;
 pub mod error;
+pub mod export;
 pub mod kernel;
 pub mod memory;
 pub mod progress;

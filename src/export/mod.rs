@@ -1,0 +1,3 @@
+//! Everything that is written for people and for other programs.
+
+pub mod mib;
