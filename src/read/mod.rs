@@ -3,12 +3,22 @@
 //! [`open`] recognises a file by its content, reads headers only and returns a [`FrameSource`]. Frames are read
 //! in blocks, in file order, by positioned reads; integer data stay integers, nothing is flipped.
 
+mod file;
+#[cfg(feature = "hdf5")]
+mod hdf5;
+mod mib;
+mod npy;
+mod probe;
+mod scan_shape;
+mod strided;
+
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::axes::{Calibration, DType, DetShape, Endian, ScanShape};
-use crate::error::Result;
+use crate::axes::{Calibration, DType, DetShape, Endian, Sample, ScanShape};
+use crate::config::SourceConfig;
+use crate::error::{Error, Result};
 
 /// What the headers of a dataset say.
 #[derive(Debug, Clone, Serialize)]
@@ -80,6 +90,17 @@ pub trait FrameSource: Send + Sync {
     /// Bytes of buffer that [`read_block`](Self::read_block) needs for `frames` frames.
     fn block_bytes(&self, frames: usize) -> usize;
 
+    /// Frames that are best read together: blocks of a multiple of this, beginning at a multiple, decode every
+    /// chunk once. 1 where it makes no difference.
+    fn natural_frames(&self) -> usize {
+        1
+    }
+
+    /// Bytes that the source itself may hold at most besides the caller's buffers.
+    fn held_bytes(&self) -> usize {
+        0
+    }
+
     /// Reads frames `[first, first + count)` (scan order) into `buffer`, as they lie in the file.
     ///
     /// # Errors
@@ -126,7 +147,53 @@ impl<'b> FrameBlock<'b> {
 /// # Errors
 /// [`Input`](crate::error::ErrorKind::Input) for a file that is missing, damaged or not supported;
 /// [`Unresolved`](crate::error::ErrorKind::Unresolved) when the scan shape cannot be found.
-pub fn open(path: &Path, options: &crate::config::SourceConfig) -> Result<Box<dyn FrameSource>> {
-    let _ = options;
-    Err(crate::error::Error::input(path, "a dataset", "no reader yet"))
+pub fn open(path: &Path, options: &SourceConfig) -> Result<Box<dyn FrameSource>> {
+    match probe::probe(path)? {
+        probe::Kind::Mib => mib::open(path, options),
+        probe::Kind::Npy => npy::open(path, options),
+        probe::Kind::Hdf5 => open_hdf5(path, options),
+    }
+}
+
+#[cfg(feature = "hdf5")]
+fn open_hdf5(path: &Path, options: &SourceConfig) -> Result<Box<dyn FrameSource>> {
+    hdf5::open(path, options)
+}
+
+#[cfg(not(feature = "hdf5"))]
+fn open_hdf5(path: &Path, _: &SourceConfig) -> Result<Box<dyn FrameSource>> {
+    Err(Error::input(path, "a dataset that this build can read", "an HDF5 file; this build has no HDF5 support")
+        .with_hint("build with the feature `hdf5`, or save the 4-D array as npy"))
+}
+
+/// Reads frames `[first, first + count)` as f64, `[frame, det row, det col]` in C order. For looking, not for work:
+/// it holds all of them in memory.
+///
+/// # Errors
+/// As [`FrameSource::read_block`].
+///
+/// # Panics
+/// When the frames are out of range.
+pub fn decode_frames(source: &dyn FrameSource, first: usize, count: usize) -> Result<Vec<f64>> {
+    let mut buffer = vec![0; source.block_bytes(count)];
+    let block = source.read_block(first, count, &mut buffer)?;
+    let mut samples = Vec::with_capacity(count * block.det.len());
+    crate::with_sample_type!(block.dtype, T => {
+        for frame in 0..count {
+            samples.extend(block.frame(frame).chunks_exact(size_of::<T>()).map(|bytes| {
+                let sample: T = bytemuck::pod_read_unaligned(bytes);
+                let native = cfg!(target_endian = "big") == (block.endian == Endian::Big);
+                (if native { sample } else { Sample::swap_bytes(sample) }).to_f64()
+            }));
+        }
+    });
+    Ok(samples)
+}
+
+/// Reads a small text file, such as a configuration.
+///
+/// # Errors
+/// [`Io`](crate::error::ErrorKind::Io) when it cannot be read or is not UTF-8 text.
+pub fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| Error::io(path, "read the text file", e))
 }

@@ -1,0 +1,232 @@
+//! An open cache.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::axes::{DType, DetShape, ScanShape};
+use crate::cache::fingerprint::Fingerprint;
+use crate::cache::lock::Lock;
+use crate::cache::manifest::{FormatVersion, Layout, Manifest, Step, StepState, boot_id};
+use crate::cache::resume::folder_name;
+use crate::cache::tiles::TileSet;
+use crate::error::{Error, Result};
+use crate::store::{Group, create_folder};
+
+/// A cache that this process may write, or an opened one that it only reads.
+#[derive(Debug)]
+pub struct WorkingCache {
+    path: PathBuf,
+    group: Group,
+    manifest: Manifest,
+    _lock: Option<Lock>,
+}
+
+impl WorkingCache {
+    /// Makes a new cache for a dataset in `folder`, locked. A name that is taken gets a suffix.
+    ///
+    /// # Errors
+    /// [`Io`](crate::error::ErrorKind::Io) when the folder cannot be written.
+    pub fn create(
+        folder: &Path,
+        base: &str,
+        timestamp: &str,
+        source: Fingerprint,
+        (scan, det, dtype): (ScanShape, DetShape, DType),
+    ) -> Result<Self> {
+        create_folder(folder)?;
+        let (path, timestamp) = new_folder(folder, base, timestamp)?;
+        let lock = Lock::acquire(&path)?;
+        let mut attributes = Map::new();
+        attributes.insert("description".into(), json!("working cache of stemstream; manifest.json says what is done"));
+        attributes.insert("source".into(), json!(source.path));
+        let group = Group::create(&path, attributes)?;
+        let manifest = Manifest {
+            format: FormatVersion::CURRENT,
+            software: concat!("stemstream ", env!("CARGO_PKG_VERSION")).to_owned(),
+            timestamp,
+            source,
+            scan,
+            det,
+            dtype,
+            layout: None,
+            parameters: Default::default(),
+            steps: Default::default(),
+            results: Default::default(),
+            warnings: Vec::new(),
+        };
+        manifest.write(&path)?;
+        Ok(Self { path, group, manifest, _lock: Some(lock) })
+    }
+
+    /// Opens an existing cache for writing.
+    ///
+    /// # Errors
+    /// [`Cache`](crate::error::ErrorKind::Cache) when it is locked, damaged or newer.
+    pub fn open(path: &Path) -> Result<Self> {
+        // The manifest first: its message is the better one when this is no cache at all.
+        let before = Manifest::read(path)?;
+        if before.format > FormatVersion::CURRENT {
+            before.write(path)?;
+        }
+        let lock = Lock::acquire(path)?;
+        let manifest = Manifest::read(path)?;
+        Ok(Self { path: path.to_owned(), group: Group::open(path)?, manifest, _lock: Some(lock) })
+    }
+
+    /// Opens an existing cache for reading, without the lock.
+    ///
+    /// # Errors
+    /// [`Cache`](crate::error::ErrorKind::Cache) when it is damaged or newer.
+    pub fn open_for_reading(path: &Path) -> Result<Self> {
+        let manifest = Manifest::read(path)?;
+        Ok(Self { path: path.to_owned(), group: Group::open(path)?, manifest, _lock: None })
+    }
+
+    /// The cache's folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The cache's folder name.
+    pub fn name(&self) -> String {
+        self.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// The Zarr group with the arrays.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// What is done.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Changes the manifest and writes it.
+    ///
+    /// # Errors
+    /// As [`Manifest::write`]; [`Bug`](crate::error::ErrorKind::Bug) for a cache opened for reading.
+    pub fn update(&mut self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
+        if self._lock.is_none() {
+            return Err(Error::bug("a cache opened for reading was to be changed"));
+        }
+        change(&mut self.manifest);
+        concat!("stemstream ", env!("CARGO_PKG_VERSION")).clone_into(&mut self.manifest.software);
+        self.manifest.write(&self.path)
+    }
+
+    /// Marks tiles of a step whose data are on disk; all of them make the step done (but for the shift maps, which
+    /// are made out of the tiles' peaks afterwards).
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn mark_tiles(&mut self, marks: &[(Step, TileSet)]) -> Result<()> {
+        self.update(|manifest| {
+            for (step, tiles) in marks {
+                let state = if tiles.is_full() && *step != Step::Shifts {
+                    StepState::Done { unsynced_boot: None }
+                } else {
+                    StepState::Partial(tiles.clone())
+                };
+                manifest.steps.insert(*step, state);
+            }
+        })
+    }
+
+    /// Marks a step done, with its small results. `synced` says whether all its data are surely on disk.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn mark_done(&mut self, step: Step, result: Value, synced: bool) -> Result<()> {
+        let unsynced_boot = if synced { None } else { boot_id() };
+        if !synced && unsynced_boot.is_none() {
+            return Ok(());
+        }
+        self.update(|manifest| {
+            manifest.steps.insert(step, StepState::Done { unsynced_boot });
+            manifest.results.insert(step, result);
+        })
+    }
+
+    /// The tiles of a step that are done, out of `count`; a state with another count is worth nothing.
+    pub fn tiles(&self, step: Step, count: usize) -> TileSet {
+        match self.manifest.state(step) {
+            StepState::Partial(tiles) if tiles.count() == count => tiles,
+            StepState::Done { .. } => {
+                let mut all = TileSet::empty(count);
+                (0..count).for_each(|tile| all.insert(tile));
+                all
+            }
+            _ => TileSet::empty(count),
+        }
+    }
+
+    /// Forgets a step and all later ones, and deletes their arrays. The manifest forgets first.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update), and when an array cannot be deleted.
+    pub fn invalidate_from(&mut self, step: Step) -> Result<()> {
+        self.update(|manifest| {
+            manifest.steps.retain(|s, _| *s < step);
+            manifest.results.retain(|s, _| *s < step);
+            manifest.parameters.retain(|s, _| *s < step);
+            if step <= Step::Stack {
+                manifest.layout = None;
+            }
+        })?;
+        for later in Step::ALL.into_iter().filter(|s| *s >= step) {
+            for array in arrays_of(later) {
+                self.group.remove(array)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the large array of a step that the user no longer needs (bigFT or correlations) and nothing else; it
+    /// is not made again unless something else needs it.
+    ///
+    /// # Errors
+    /// As [`invalidate_from`](Self::invalidate_from).
+    pub fn drop_array(&mut self, step: Step) -> Result<()> {
+        self.update(|manifest| {
+            manifest.steps.remove(&step);
+            manifest.results.insert(step, json!({"dropped": true}));
+        })?;
+        arrays_of(step).first().map_or(Ok(()), |array| self.group.remove(array))
+    }
+
+    /// Records how the arrays are cut.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn set_layout(&mut self, layout: Layout) -> Result<()> {
+        if self.manifest.layout == Some(layout) { Ok(()) } else { self.update(|m| m.layout = Some(layout)) }
+    }
+}
+
+/// The arrays that a step owns.
+fn arrays_of(step: Step) -> &'static [&'static str] {
+    match step {
+        Step::Detect => &["sampled_pattern"],
+        Step::Stack => &["stack", "mean_pattern", "standard_bf"],
+        Step::Fft => &["bigFT", "sums"],
+        Step::Correlate => &["correlations", "reference_image"],
+        Step::Shifts => &["peaks", "shift_y", "shift_x", "quality", "zncc"],
+        Step::Reconstruct => &["superres_image", "weights", "virtual_bf"],
+    }
+}
+
+/// Creates a folder of a new name: the time stamp, with a suffix when it is taken.
+fn new_folder(folder: &Path, base: &str, timestamp: &str) -> Result<(PathBuf, String)> {
+    for attempt in 1..1000 {
+        let stamp = if attempt == 1 { timestamp.to_owned() } else { format!("{timestamp}_{attempt}") };
+        let path = folder.join(folder_name(base, &stamp));
+        match std::fs::create_dir(&path) {
+            Ok(()) => return Ok((path, stamp)),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(Error::io(&path, "create the cache folder", e)),
+        }
+    }
+    Err(Error::bug("a thousand caches of one second"))
+}

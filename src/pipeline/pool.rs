@@ -1,0 +1,145 @@
+//! Reusable buffers that are charged against the memory budget.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::error::Result;
+use crate::memory::{Charge, MemoryBudget};
+
+/// Bytes whose address is a multiple of 16, so that they can be viewed as any sample or complex type.
+#[derive(Debug, Clone, Default)]
+pub struct AlignedBytes {
+    words: Vec<u128>,
+    len: usize,
+}
+
+impl AlignedBytes {
+    /// `len` zero bytes.
+    pub fn zeroed(len: usize) -> Self {
+        Self { words: vec![0; len.div_ceil(16)], len }
+    }
+
+    /// A view as numbers.
+    ///
+    /// # Panics
+    /// When the length is not a multiple of the number's size.
+    pub fn cast<T: bytemuck::Pod>(&self) -> &[T] {
+        bytemuck::cast_slice(self)
+    }
+
+    /// A mutable view as numbers.
+    ///
+    /// # Panics
+    /// As [`cast`](Self::cast).
+    pub fn cast_mut<T: bytemuck::Pod>(&mut self) -> &mut [T] {
+        bytemuck::cast_slice_mut(self)
+    }
+}
+
+impl Deref for AlignedBytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.words)[..self.len]
+    }
+}
+
+impl DerefMut for AlignedBytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.len]
+    }
+}
+
+/// A fixed number of equal buffers. Clones share them; any thread may take and return them.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    free: Receiver<AlignedBytes>,
+    back: Sender<AlignedBytes>,
+    buffer_len: usize,
+    _charge: std::sync::Arc<Charge>,
+}
+
+impl Pool {
+    /// `count` buffers of `buffer_len` bytes for `what`, all charged at once.
+    ///
+    /// # Errors
+    /// [`Memory`](crate::error::ErrorKind::Memory) when the budget does not have them left.
+    pub fn new(budget: &MemoryBudget, what: &str, count: usize, buffer_len: usize) -> Result<Self> {
+        let charge = budget.charge(count as u64 * buffer_len as u64, what)?;
+        let (back, free) = bounded(count.max(1));
+        for _ in 0..count {
+            // The channel has room for exactly these.
+            let _ = back.send(AlignedBytes::zeroed(buffer_len));
+        }
+        Ok(Self { free, back, buffer_len, _charge: std::sync::Arc::new(charge) })
+    }
+
+    /// Bytes of one buffer.
+    pub fn buffer_len(&self) -> usize {
+        self.buffer_len
+    }
+
+    /// A free buffer, without waiting.
+    pub fn try_take(&self) -> Option<Pooled> {
+        self.free.try_recv().ok().map(|buffer| self.wrap(buffer))
+    }
+
+    pub(crate) fn take_within(&self, timeout: Duration) -> Option<Pooled> {
+        match self.free.recv_timeout(timeout) {
+            Ok(buffer) => Some(self.wrap(buffer)),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    fn wrap(&self, buffer: AlignedBytes) -> Pooled {
+        Pooled { buffer, back: self.back.clone() }
+    }
+}
+
+/// A buffer from a [`Pool`]; it goes back on drop. Its content is whatever the last user left.
+#[derive(Debug)]
+pub struct Pooled {
+    buffer: AlignedBytes,
+    back: Sender<AlignedBytes>,
+}
+
+impl Deref for Pooled {
+    type Target = AlignedBytes;
+    fn deref(&self) -> &AlignedBytes {
+        &self.buffer
+    }
+}
+
+impl DerefMut for Pooled {
+    fn deref_mut(&mut self) -> &mut AlignedBytes {
+        &mut self.buffer
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        // Fails only when the pool is gone, and then the memory is simply freed.
+        let _ = self.back.try_send(std::mem::take(&mut self.buffer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_charges_the_budget_and_takes_buffers_back() {
+        let budget = MemoryBudget::new(100);
+        assert_eq!(Pool::new(&budget, "x", 3, 40).map(|_| ()).map_err(|e| e.exit_code()), Err(5));
+        let pool = Pool::new(&budget, "x", 2, 40).expect("fits");
+        assert_eq!(budget.used(), 80);
+        let (a, b) = (pool.try_take().expect("free"), pool.try_take().expect("free"));
+        assert!(pool.try_take().is_none());
+        assert_eq!((a.cast::<f64>().len(), b.len()), (5, 40));
+        drop(a);
+        assert!(pool.try_take().is_some());
+        drop((b, pool));
+        assert_eq!(budget.used(), 0);
+    }
+}

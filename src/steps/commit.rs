@@ -1,0 +1,163 @@
+//! Marking tiles: first the data on disk, then the tile's mark in the manifest.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::axes::DetShape;
+use crate::cache::{Step, TileSet};
+use crate::error::{Error, Result};
+use crate::kernel::convert::PixelSums;
+use crate::kernel::peak::Peak;
+use crate::pipeline::{Block, Emitter};
+use crate::steps::context::RunContext;
+use crate::steps::tile::Tile;
+use crate::store::{ArraySpec, ChunkedArray, Group, sync_file};
+
+/// How often tiles are synced and marked. More often costs time; less often costs work after a crash.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A few numbers for each detector pixel of the crop, `[crop row, crop col, column]`; NaN where not known yet.
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    name: &'static str,
+    crop: DetShape,
+    columns: usize,
+    numbers: Vec<f64>,
+}
+
+impl Table {
+    /// `y, x, quality, zncc` of each detector pixel.
+    pub(super) fn peaks(crop: DetShape) -> Self {
+        Self::empty("peaks", crop, 4)
+    }
+
+    /// `Σ I, Σ I²` of each detector pixel.
+    pub(super) fn sums(crop: DetShape) -> Self {
+        Self::empty("sums", crop, 2)
+    }
+
+    fn empty(name: &'static str, crop: DetShape, columns: usize) -> Self {
+        Self { name, crop, columns, numbers: vec![f64::NAN; crop.len() * columns] }
+    }
+
+    fn spec(&self) -> ArraySpec {
+        let shape = [self.crop.rows, self.crop.cols, self.columns];
+        ArraySpec::plain(self.name, &shape, crate::axes::DType::F64, &["det_row", "det_col", self.name])
+    }
+
+    /// Reads the table from a cache, or leaves it empty where the cache has none.
+    pub(super) fn load(&mut self, group: &Group) -> Result<()> {
+        if group.contains(self.name) {
+            let array = ChunkedArray::open(group, self.name)?;
+            if *array.spec() == self.spec() {
+                self.numbers.copy_from_slice(array.chunk(&[0, 0, 0])?.cast());
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&self, group: &Group) -> Result<()> {
+        let array = ChunkedArray::create(group, self.spec())?;
+        array.replace_chunk(&[0, 0, 0], bytemuck::cast_slice(&self.numbers))
+    }
+
+    pub(super) fn row(&self, pixel: usize) -> &[f64] {
+        &self.numbers[pixel * self.columns..(pixel + 1) * self.columns]
+    }
+
+    fn set_row(&mut self, pixel: usize, values: &[f64]) {
+        self.numbers[pixel * self.columns..(pixel + 1) * self.columns].copy_from_slice(values);
+    }
+
+    pub(super) fn sums_of(&self, pixel: usize) -> Option<PixelSums> {
+        let &[sum, sum_sq] = self.row(pixel) else { return None };
+        (!sum.is_nan()).then_some(PixelSums { sum, sum_sq })
+    }
+}
+
+/// A tile whose numbers are computed and whose chunk, if it has one, is written but perhaps not yet on disk.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) tile: Tile,
+    pub(super) chunk: Option<PathBuf>,
+    /// Rows of the table, one for each pixel of the tile in row order.
+    pub(super) rows: Vec<Vec<f64>>,
+}
+
+/// One row of the peak table.
+pub(super) fn peak_row(peak: &Peak) -> Vec<f64> {
+    vec![peak.y, peak.x, peak.quality, peak.zncc]
+}
+
+/// One row of the sum table.
+pub(super) fn sum_row(sums: &PixelSums) -> Vec<f64> {
+    vec![sums.sum, sums.sum_sq]
+}
+
+/// Collects written tiles, and about once a second syncs their chunks, saves the table and marks the tiles.
+pub(super) struct Commit<'a> {
+    ctx: &'a RunContext<'a>,
+    table: &'a mut Table,
+    /// The steps whose tile sets these tiles belong to.
+    sets: Vec<(Step, TileSet)>,
+    waiting: Vec<Written>,
+    last: Instant,
+    bytes_per_pixel: u64,
+}
+
+impl<'a> Commit<'a> {
+    /// `bytes_per_pixel` is what the progress advances by for each detector pixel; 0 where another block reports.
+    pub(super) fn new(
+        ctx: &'a RunContext<'a>,
+        table: &'a mut Table,
+        sets: Vec<(Step, TileSet)>,
+        bytes_per_pixel: u64,
+    ) -> Self {
+        Self { ctx, table, sets, waiting: Vec::new(), last: Instant::now(), bytes_per_pixel }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        for written in &self.waiting {
+            if let Some(chunk) = &written.chunk {
+                sync_file(chunk)?;
+            }
+            for (_, set) in &mut self.sets {
+                set.insert(written.tile.id);
+            }
+        }
+        let mut cache = self.ctx.cache();
+        self.table.save(cache.group())?;
+        cache.mark_tiles(&self.sets)?;
+        self.waiting.clear();
+        self.last = Instant::now();
+        Ok(())
+    }
+}
+
+impl Block for Commit<'_> {
+    type In = Written;
+    type Out = ();
+
+    fn work(&mut self, written: Written, _: &mut Emitter<'_, ()>) -> Result<()> {
+        let tile = written.tile;
+        if written.rows.len() != tile.pixels() {
+            return Err(Error::bug(format!("tile {} came with {} rows", tile.id, written.rows.len())));
+        }
+        let mut rows = written.rows.iter();
+        for row in tile.row0..tile.row1 {
+            for (col, values) in (tile.col0..tile.col1).zip(&mut rows) {
+                self.table.set_row(row * self.table.crop.cols + col, values);
+            }
+        }
+        self.ctx.progress.advance(tile.pixels() as u64 * self.bytes_per_pixel);
+        self.waiting.push(written);
+        if self.last.elapsed() >= INTERVAL { self.flush() } else { Ok(()) }
+    }
+
+    fn finish(&mut self, _: &mut Emitter<'_, ()>) -> Result<()> {
+        self.flush()
+    }
+}

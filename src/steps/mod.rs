@@ -1,0 +1,33 @@
+//! The five steps. Each takes the previous one's output, so that the wrong order does not compile:
+//!
+//! ```text
+//! detect        → Detected        the bright-field disk and the crop
+//! corner_turn   → CroppedStack    the cropped, pixel-major stack (the first half of step 2)
+//! fft           → Spectra         bigFT
+//! correlate     → Correlations    correlations and their peaks
+//! find_shifts   → ShiftMaps
+//! reconstruct   → Reconstruction  the super-resolved image
+//! ```
+//!
+//! [`align`] does `fft` and `correlate` in one pass, which is what a run does; in lean mode nothing of it is written.
+
+mod commit;
+mod context;
+mod corner_turn;
+mod engine;
+mod stack;
+mod step1_detect;
+mod step2_fft;
+mod step3_correlate;
+mod step4_shifts;
+mod step5_reconstruct;
+mod tile;
+
+pub use context::RunContext;
+pub use corner_turn::corner_turn;
+pub use stack::{CroppedStack, Stack};
+pub use step1_detect::{BrightDisk, Detected, detect};
+pub use step2_fft::{Spectra, fft};
+pub use step3_correlate::{Correlations, align, correlate};
+pub use step4_shifts::{ShiftMaps, find_shifts};
+pub use step5_reconstruct::{Reconstruction, reconstruct};

@@ -1,0 +1,129 @@
+//! The cropped, pixel-major stack: in memory, or mapped from the cache.
+
+use std::sync::Arc;
+
+use crate::axes::{Crop, DType, DetShape, Image, Sample, ScanShape};
+use crate::error::{Error, Result};
+use crate::memory::Charge;
+use crate::pipeline::AlignedBytes;
+use crate::store::{ArraySpec, ChunkBytes, ChunkedArray, Group, StoredType};
+
+/// The name of the stack's array in the cache.
+const ARRAY: &str = "stack";
+
+/// One number for each detector pixel of the crop and each scan position, in the source's own type.
+///
+/// A slab holds some scan rows of all detector pixels, `[crop row, crop col, scan row, scan col]`; the last one may
+/// be padded. Any number of threads may read at once.
+#[derive(Debug)]
+pub struct Stack {
+    slabs: Slabs,
+    dtype: DType,
+    scan: ScanShape,
+    /// Samples of one detector pixel in a slab.
+    line: usize,
+}
+
+#[derive(Debug)]
+enum Slabs {
+    Memory { slabs: Vec<Arc<AlignedBytes>>, _charge: Charge },
+    Disk(Vec<ChunkBytes>),
+}
+
+impl Stack {
+    pub(super) fn in_memory(
+        slabs: Vec<Arc<AlignedBytes>>,
+        charge: Charge,
+        (dtype, scan, slab_rows): (DType, ScanShape, usize),
+    ) -> Self {
+        Self { slabs: Slabs::Memory { slabs, _charge: charge }, dtype, scan, line: slab_rows * scan.cols }
+    }
+
+    /// The stack that lies in a cache.
+    ///
+    /// # Errors
+    /// [`Cache`](crate::error::ErrorKind::Cache) when it is missing or damaged.
+    pub(super) fn open(group: &Group, scan: ScanShape, crop: DetShape) -> Result<Self> {
+        let array = ChunkedArray::open(group, ARRAY)?;
+        let spec = array.spec();
+        let StoredType::Sample(dtype) = spec.stored else {
+            return Err(Error::cache(group.path(), "its stack is not of a sample type"));
+        };
+        let slab_rows = spec.chunk.first().copied().unwrap_or(1);
+        if *spec != stack_spec(scan, crop, slab_rows, dtype) {
+            return Err(Error::cache(group.path(), "its stack has an unexpected shape"));
+        }
+        let slabs = (0..scan.rows.div_ceil(slab_rows)).map(|i| array.chunk(&[i, 0, 0, 0])).collect::<Result<_>>()?;
+        Ok(Self { slabs: Slabs::Disk(slabs), dtype, scan, line: slab_rows * scan.cols })
+    }
+
+    /// Type of the samples.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Whether the samples are held in memory.
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.slabs, Slabs::Memory { .. })
+    }
+
+    fn slab(&self, index: usize) -> &[u8] {
+        match &self.slabs {
+            Slabs::Memory { slabs, .. } => &slabs[index],
+            Slabs::Disk(chunks) => chunks[index].bytes(),
+        }
+    }
+
+    /// Copies the image of one detector pixel (`[scan row, scan col]`).
+    ///
+    /// # Panics
+    /// When `S` is not the stack's type, the pixel is out of range or `out` is not one sample per scan position.
+    pub fn copy_image<S: Sample>(&self, pixel: usize, out: &mut [S]) {
+        assert_eq!(S::DTYPE, self.dtype, "stack of another type");
+        assert_eq!(out.len(), self.scan.len(), "image of a wrong size");
+        for (index, piece) in out.chunks_mut(self.line).enumerate() {
+            let samples: &[S] = bytemuck::cast_slice(self.slab(index));
+            piece.copy_from_slice(&samples[pixel * self.line..pixel * self.line + piece.len()]);
+        }
+    }
+}
+
+/// How the stack lies in the cache: chunks of whole scan rows with all detector pixels.
+pub(super) fn stack_spec(scan: ScanShape, crop: DetShape, slab_rows: usize, dtype: DType) -> ArraySpec {
+    ArraySpec {
+        name: ARRAY.to_owned(),
+        shape: vec![scan.rows, scan.cols, crop.rows, crop.cols],
+        chunk: vec![slab_rows, scan.cols, crop.rows, crop.cols],
+        stored: StoredType::Sample(dtype),
+        memory_order: Some(vec![2, 3, 0, 1]),
+        dims: ["scan_row", "scan_col", "det_row", "det_col"].map(str::to_owned).to_vec(),
+    }
+}
+
+/// The stack and what was learnt while it was made.
+#[derive(Debug)]
+pub struct CroppedStack {
+    /// The samples.
+    pub stack: Stack,
+    /// The crop.
+    pub crop: Crop,
+    /// Mean over all frames, `[det row, det col]`.
+    pub mean_pattern: Image,
+    /// The image of the central crop pixel, `[scan row, scan col]`: the documented "standard BF".
+    pub central_image: Image,
+}
+
+/// Linear index of the crop's central pixel, `(rows / 2, cols / 2)`.
+pub(super) fn central_pixel(crop: DetShape) -> usize {
+    crop.rows / 2 * crop.cols + crop.cols / 2
+}
+
+/// One detector pixel's image as f64.
+pub(super) fn image_of(stack: &Stack, pixel: usize) -> Image {
+    crate::with_sample_type!(stack.dtype, S => {
+        let mut samples = vec![<S as Default>::default(); stack.scan.len()];
+        stack.copy_image(pixel, &mut samples);
+        let shape = (stack.scan.rows, stack.scan.cols);
+        Image::from_shape_fn(shape, |(r, c)| samples[r * stack.scan.cols + c].to_f64())
+    })
+}

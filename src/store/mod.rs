@@ -1,0 +1,19 @@
+//! Zarr v3 arrays on disk: metadata written by zarrs, chunk bytes written with positioned writes and read through
+//! memory maps.
+//!
+//! Chunks are stored with the `bytes` codec alone, so that a chunk file is the plain little-endian array; where the
+//! memory order differs from the array's axis order, the `transpose` codec says so. Any Zarr v3 reader opens them.
+//!
+//! Different chunks may be written at once, by any number of threads; the same chunk never.
+
+mod array;
+mod chunk_bytes;
+mod file;
+mod mmap;
+
+pub use array::{ArraySpec, ChunkedArray, Group, StoredType};
+pub use chunk_bytes::ChunkBytes;
+pub use file::{atomic_write, create_folder, disk_usage, free_disk, is_network, remove_folder, sync_file};
+
+#[cfg(target_endian = "big")]
+compile_error!("chunk files are little-endian and mapped as they are: this needs a little-endian machine");
