@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use stemstream::axes::{DetShape, ScanShape};
+use stemstream::config::SourceConfig;
 use stemstream::error::Error;
+use stemstream::export::mib::{MibDepth, MibWriter};
 use stemstream::progress::{CancelToken, Silent};
 use stemstream::simulate::{SimulationSpec, simulate};
 
@@ -166,4 +168,27 @@ fn a_cancelled_simulation_stops_and_the_failure_of_the_sink_is_passed_on() {
     assert_eq!((stopped.map_err(|e| e.exit_code()), batches), (Err(130), 1));
     let failed = simulate(&spec, 1, &CancelToken::new(), &Silent, &mut |_, _| Err(Error::bug("full")));
     assert_eq!(failed.map_err(|e| e.exit_code()), Err(1));
+}
+
+#[test]
+fn a_simulated_scan_comes_back_from_a_merlin_file_with_and_without_its_sidecar() {
+    let spec = SimulationSpec { scan: ScanShape::new(5, 7), det: DetShape::new(32, 40), ..preset("small") };
+    let data = counts(&spec, 2);
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut writer =
+        MibWriter::create(&dir.path().join("scan.mib"), spec.scan, spec.det, MibDepth::U16).expect("a writer");
+    data.chunks(3 * spec.det.len()).try_for_each(|frames| writer.push(frames)).expect("written frames");
+    let [mib, sidecar] = writer.finish().expect("a file");
+    for evidence in ["ScanX and ScanY", "time stamps"] {
+        let source = stemstream::read::open(&mib, &SourceConfig::default()).expect("a readable file");
+        let info = source.info();
+        assert_eq!((info.scan, info.det, info.warnings.len()), (spec.scan, spec.det, 0));
+        assert!(info.scan_evidence[0].source.contains(evidence), "{:?}", info.scan_evidence);
+        let mut buffer = vec![0; source.block_bytes(spec.scan.len())];
+        let block = source.read_block(0, spec.scan.len(), &mut buffer).expect("frames");
+        let bytes = (0..spec.scan.len()).flat_map(|frame| block.frame(frame).chunks_exact(2));
+        assert!(bytes.map(|b| u16::from_be_bytes([b[0], b[1]])).eq(data.iter().copied()));
+        // The second time, only the clock can tell the shape.
+        let _ = std::fs::remove_file(&sidecar);
+    }
 }
