@@ -12,6 +12,7 @@ pub mod plan;
 pub mod progress;
 pub mod read;
 pub mod session;
+pub mod simulate;
 pub mod steps;
 pub mod store;
 

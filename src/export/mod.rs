@@ -9,6 +9,7 @@
 //! | [`hdf5_cache`] | `{base}_superres_cache_{timestamp}.h5` with bigFT and correlations |
 //! | [`arrays`] | `.npy` and 32-bit TIFF of every result |
 //! | [`picture`], [`contact_sheet`] | PNG of every result, and all of them on one sheet |
+//! | [`mib`] | Merlin scans, for simulations and conversions |
 //! | [`all`] | whatever of these the configuration asks for |
 
 pub mod all;
@@ -24,6 +25,7 @@ mod font;
 mod h5;
 #[cfg(feature = "hdf5")]
 pub mod hdf5_cache;
+pub mod mib;
 mod panel;
 pub mod picture;
 mod run;

@@ -8,6 +8,7 @@ pub mod convert;
 pub mod correlate;
 pub mod disk;
 pub mod fft2;
+pub mod forward;
 pub mod peak;
 pub mod real;
 pub mod smooth;
