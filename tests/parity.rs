@@ -27,7 +27,7 @@ fn read_npz(path: &Path) -> HashMap<String, (Vec<usize>, Vec<f64>)> {
     (0..archive.len())
         .map(|i| {
             let mut entry = archive.by_index(i).expect("entry");
-            let name = entry.name().trim_end_matches(".npy").to_owned();
+            let name = entry.name().expect("name").trim_end_matches(".npy").to_owned();
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes).expect("read");
             let header_len = u16::from_le_bytes([bytes[8], bytes[9]]) as usize;
