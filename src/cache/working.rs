@@ -54,6 +54,7 @@ impl WorkingCache {
             parameters: Default::default(),
             steps: Default::default(),
             results: Default::default(),
+            exports: Default::default(),
             warnings: Vec::new(),
         };
         manifest.write(&path)?;
@@ -172,6 +173,12 @@ impl WorkingCache {
             manifest.steps.retain(|s, _| *s < step);
             manifest.results.retain(|s, _| *s < step);
             manifest.parameters.retain(|s, _| *s < step);
+            if step <= Step::Correlate {
+                manifest.exports.clear();
+            }
+            if step <= Step::Detect {
+                manifest.warnings.clear();
+            }
             if step <= Step::Stack {
                 manifest.layout = None;
             }
