@@ -124,7 +124,7 @@ struct Finished {
 struct Read<'a> {
     source: &'a dyn FrameSource,
     geometry: Geometry,
-    read_frames: usize,
+    frames: usize,
     pool: Pool,
 }
 
@@ -139,7 +139,7 @@ impl Block for Read<'_> {
             let in_slab = self.geometry.frames_in(slab);
             let mut start = 0;
             while start < in_slab {
-                let frames = self.read_frames.min(in_slab - start);
+                let frames = self.frames.min(in_slab - start);
                 let mut buffer = out.take(&self.pool)?;
                 let base = buffer.as_ptr() as usize;
                 let block = self.source.read_block(first_frame, frames, &mut buffer)?;
@@ -389,7 +389,7 @@ fn run_graph(
 
     ctx.progress.begin("corner turn", (geometry.scan.len() * frame_payload) as u64);
     let mut graph = Graph::new("corner turn", ctx.cancel);
-    let read = Read { source, geometry, read_frames: plan.read_frames, pool: raw };
+    let read = Read { source, geometry, frames: plan.read_frames, pool: raw };
     let raw_blocks = graph.source("read", plan.queue, read);
     let turned = graph.stage("turn", plan.workers, plan.queue, raw_blocks, || Turn {
         geometry,
@@ -442,7 +442,7 @@ fn check_samples(ctx: &RunContext<'_>, source: &dyn FrameSource, totals: &Totals
 }
 
 fn size_on_disk(source: &dyn FrameSource) -> u64 {
-    std::fs::metadata(&source.info().path).map(|m| m.len()).unwrap_or(0)
+    std::fs::metadata(&source.info().path).map_or(0, |m| m.len())
 }
 
 /// An acquisition that still writes, or another program, may change the file under our hands.
