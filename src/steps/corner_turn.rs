@@ -21,7 +21,7 @@ use crate::kernel::transpose::{BadSamples, RawFrames, sum_frames, turn};
 use crate::memory::Charge;
 use crate::pipeline::{AlignedBytes, Block, Emitter, Graph, Pool, Pooled};
 use crate::progress::Progress;
-use crate::read::FrameSource;
+use crate::read::{FrameSource, size_on_disk};
 use crate::steps::context::RunContext;
 use crate::steps::stack::{CroppedStack, Stack, central_pixel, image_of, stack_spec};
 use crate::steps::step1_detect::Detected;
@@ -316,7 +316,7 @@ pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedS
     }
     let source = ctx.source()?;
     let info = source.info();
-    let size = size_on_disk(source);
+    let size = size_on_disk(&source.info().path);
     let geometry = Geometry {
         scan: info.scan,
         det: info.det,
@@ -441,13 +441,9 @@ fn check_samples(ctx: &RunContext<'_>, source: &dyn FrameSource, totals: &Totals
     Ok(())
 }
 
-fn size_on_disk(source: &dyn FrameSource) -> u64 {
-    std::fs::metadata(&source.info().path).map_or(0, |m| m.len())
-}
-
 /// An acquisition that still writes, or another program, may change the file under our hands.
 fn check_unchanged(source: &dyn FrameSource, before: u64) -> Result<()> {
-    let now = size_on_disk(source);
+    let now = size_on_disk(&source.info().path);
     if now == before {
         return Ok(());
     }
