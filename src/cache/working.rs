@@ -55,6 +55,7 @@ impl WorkingCache {
             parameters: BTreeMap::default(),
             steps: BTreeMap::default(),
             results: BTreeMap::default(),
+            exports: BTreeMap::default(),
             warnings: Vec::new(),
         };
         manifest.write(&path)?;
@@ -173,6 +174,12 @@ impl WorkingCache {
             manifest.steps.retain(|s, _| *s < step);
             manifest.results.retain(|s, _| *s < step);
             manifest.parameters.retain(|s, _| *s < step);
+            if step <= Step::Correlate {
+                manifest.exports.clear();
+            }
+            if step <= Step::Detect {
+                manifest.warnings.clear();
+            }
             if step <= Step::Stack {
                 manifest.layout = None;
             }

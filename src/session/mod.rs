@@ -325,6 +325,21 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Remembers a file that was exported from the large arrays, so that it is not written again while they stay.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    pub fn remember_export(&self, kind: &str, path: &Path) -> Result<()> {
+        self.cache().update(|m| {
+            m.exports.insert(kind.to_owned(), path.to_owned());
+        })
+    }
+
+    /// Closes the source file, so that results can be added to it.
+    pub fn close_source(&mut self) {
+        self.source = None;
+    }
+
     /// Deletes what `config.cache.keep` says is not to stay; `None` when the whole cache is gone.
     ///
     /// # Errors
@@ -453,6 +468,8 @@ fn choose(folder: &Path, base: &str, source: &Fingerprint, config: &Config) -> R
                     best = Some((score, path));
                 }
             }
+            // Another dataset of the same name, whose cache happens to lie in the same folder, is none of ours.
+            Ok(manifest) if manifest.source.path != source.path => {}
             Ok(manifest) => stale = Some((path, manifest.source.difference(source))),
         }
     }
