@@ -65,10 +65,13 @@ impl Shared {
         Self { stop: AtomicBool::new(false), failure: Mutex::new(None), cancel }
     }
 
-    /// Keeps the first failure and asks all threads to stop.
+    /// Keeps the first failure and asks all threads to stop. A block that merely stopped may be faster than the
+    /// one whose failure made it stop, so a failure replaces an interruption.
     pub(crate) fn fail(&self, error: Error) {
         let mut failure = self.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        failure.get_or_insert(error);
+        if failure.as_ref().is_none_or(|first| first.is_interrupted() && !error.is_interrupted()) {
+            *failure = Some(error);
+        }
         drop(failure);
         self.stop.store(true, Ordering::SeqCst);
     }

@@ -11,6 +11,7 @@
 
 #[cfg(feature = "hdf5")]
 pub mod emd;
+pub mod runs;
 pub mod writers;
 
 use std::path::{Path, PathBuf};

@@ -59,9 +59,10 @@ pub(super) fn show(outcome: &Outcome) {
     if let Some(sheet) = written.pictures.first() {
         report::data(&format!("contact sheet {}", sheet.display()));
     }
-    let others = written.pictures.len().saturating_sub(1) + written.arrays.len();
-    if others > 0 {
-        report::data(&format!("and {others} pictures and arrays beside it"));
+    let folder = written.pictures.iter().chain(&written.arrays).next().and_then(|path| path.parent());
+    if let Some(folder) = folder {
+        let count = written.pictures.len() + written.arrays.len();
+        report::data(&format!("{count} pictures and arrays in {}", folder.display()));
     }
 }
 

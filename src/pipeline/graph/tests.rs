@@ -145,3 +145,15 @@ fn buffers_run_out_and_come_back() {
     assert!(report.blocks[0].blocked_seconds > 0.01, "the source had to wait for buffers");
     assert_eq!(budget.peak(), 64);
 }
+
+#[test]
+fn the_cause_is_reported_and_not_the_stop_that_follows_from_it() {
+    // A block before the failing one may notice the closed channel, and stop, before the failure itself is known.
+    let shared = Shared::new(CancelToken::new());
+    shared.fail(Error::interrupted());
+    shared.fail(Error::config("the cause"));
+    shared.fail(Error::config("a consequence"));
+    shared.fail(Error::interrupted());
+    let kept = shared.failure.lock().expect("no panic").take().expect("a failure");
+    assert_eq!(kept.to_string(), "the cause");
+}
