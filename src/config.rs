@@ -50,6 +50,9 @@ pub struct SourceConfig {
     pub skip_frames: usize,
     /// What to do with NaN and infinite samples.
     pub nan: NanPolicy,
+    /// Only for looking: a scan shape that cannot be found becomes one row of all frames, with a warning.
+    #[serde(skip)]
+    pub unknown_scan_as_row: bool,
 }
 
 /// What to do when a file holds fewer frames than the scan has positions.

@@ -2,6 +2,8 @@
 
 pub mod axes;
 pub mod cache;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod export;

@@ -192,12 +192,20 @@ fn switches_choose_what_is_written_and_the_report_names_it() {
     let all = ExportConfig::default();
     let written = write_all(dir.path(), None, &run(), &all).unwrap();
     assert_eq!((written.arrays.len(), written.pictures.len()), (18, 10));
-    assert_eq!(written.pictures[0], dir.path().join("mydata_20250107_153045_sheet.png"));
+    assert_eq!(
+        written.pictures[0],
+        dir.path().join("mydata_superres_20250107_153045/mydata_20250107_153045_sheet.png")
+    );
     for file in written.arrays.iter().chain(&written.pictures).chain(&written.emd) {
         assert!(file.is_file(), "{}", file.display());
     }
-    let names = fs::read_dir(dir.path()).unwrap().count();
-    assert_eq!(names, 28 + usize::from(written.emd.is_some()), "no temporary file may stay");
+    let names = |folder: &Path| fs::read_dir(folder).unwrap().count();
+    let folder = written.pictures[0].parent().unwrap();
+    assert_eq!(
+        (names(folder), names(dir.path())),
+        (28, 1 + usize::from(written.emd.is_some())),
+        "no temporary file may stay"
+    );
 
     let none = ExportConfig { pictures: false, npy: false, tiff: false, ..all };
     let dir = tempfile::tempdir().unwrap();
@@ -228,7 +236,10 @@ mod with_hdf5 {
         write_all(dir.path(), None, &run(), &all).unwrap();
         let second = write_all(dir.path(), None, &run(), &all).unwrap();
         assert_eq!(second.run.as_deref(), Some("/superres_results/run_20250107_153045_2"));
-        assert_eq!(second.pictures[0], dir.path().join("mydata_20250107_153045_2_sheet.png"));
+        assert_eq!(
+            second.pictures[0],
+            dir.path().join("mydata_superres_20250107_153045_2/mydata_20250107_153045_2_sheet.png")
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use stemstream::axes::Image;
 use stemstream::cache::Step;
-use stemstream::config::Config;
+use stemstream::config::{Config, SourceConfig};
 use stemstream::progress::{CancelToken, Silent};
 use stemstream::session::{Results, Session};
 
@@ -63,6 +63,7 @@ fn largest(ours: &Image, theirs: &[f64], scale: impl Fn(f64) -> f64) -> f64 {
 }
 
 #[test]
+#[expect(clippy::float_cmp, reason = "whole numbers")]
 fn double_precision_equals_the_independent_implementation() {
     let folder = tempfile::tempdir().expect("tempdir");
     let Some((ours, cache)) = run(folder.path(), &["run.precision=f64"]) else { return };
@@ -138,14 +139,14 @@ fn the_disk_is_found_without_help_at_full_dose_and_at_a_hundredth() {
         let kept = (0..counts)
             .filter(|_| {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                (state >> 33) % 100 == 0
+                (state >> 33).is_multiple_of(100)
             })
             .count() as u16;
         sample.copy_from_slice(&kept.to_le_bytes());
     }
     std::fs::write(&thin, thinned).expect("write");
     for path in [input, thin] {
-        let source = stemstream::read::open(&path, &Default::default()).expect("open");
+        let source = stemstream::read::open(&path, &SourceConfig::default()).expect("open");
         let found = stemstream::steps::detect(&*source, &Config::default(), &CancelToken::new()).expect("disk").disk;
         let [row, col] = found.center;
         assert!((row - 24.35).abs() < 0.1 && (col - 23.80).abs() < 0.1, "{}: {found:?}", path.display());

@@ -1,5 +1,6 @@
 //! Recognising a source again, and noticing that it has changed.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
@@ -85,5 +86,10 @@ fn hash_content(source: &dyn FrameSource) -> Result<String> {
         let frame = if count > 1 { i * (frames - 1) / (count - 1) } else { 0 };
         hash.update(source.read_block(frame, 1, &mut buffer)?.frame(0));
     }
-    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    let mut text = String::with_capacity(64);
+    for byte in &hash.finalize() {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    Ok(text)
 }

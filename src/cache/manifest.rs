@@ -136,6 +136,9 @@ pub struct Manifest {
     pub steps: BTreeMap<Step, StepState>,
     /// Small results of steps (the disk, sums), by step.
     pub results: BTreeMap<Step, Value>,
+    /// Files that were exported from the large arrays as they are now, by kind: `hdf5`.
+    #[serde(default)]
+    pub exports: BTreeMap<String, std::path::PathBuf>,
     /// What the user should know before trusting the data.
     pub warnings: Vec<String>,
 }

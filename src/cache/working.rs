@@ -1,5 +1,6 @@
 //! An open cache.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -19,7 +20,7 @@ pub struct WorkingCache {
     path: PathBuf,
     group: Group,
     manifest: Manifest,
-    _lock: Option<Lock>,
+    lock: Option<Lock>,
 }
 
 impl WorkingCache {
@@ -64,13 +65,14 @@ impl WorkingCache {
             dtype,
             layout: None,
             config: Value::Null,
-            parameters: Default::default(),
-            steps: Default::default(),
-            results: Default::default(),
+            parameters: BTreeMap::default(),
+            steps: BTreeMap::default(),
+            results: BTreeMap::default(),
+            exports: BTreeMap::default(),
             warnings: Vec::new(),
         };
         manifest.write(path)?;
-        Ok(Self { path: path.to_owned(), group, manifest, _lock: Some(lock) })
+        Ok(Self { path: path.to_owned(), group, manifest, lock: Some(lock) })
     }
 
     /// Opens an existing cache for writing.
@@ -85,7 +87,7 @@ impl WorkingCache {
         }
         let lock = Lock::acquire(path)?;
         let manifest = Manifest::read(path)?;
-        Ok(Self { path: path.to_owned(), group: Group::open(path)?, manifest, _lock: Some(lock) })
+        Ok(Self { path: path.to_owned(), group: Group::open(path)?, manifest, lock: Some(lock) })
     }
 
     /// Opens an existing cache for reading, without the lock.
@@ -94,7 +96,7 @@ impl WorkingCache {
     /// [`Cache`](crate::error::ErrorKind::Cache) when it is damaged or newer.
     pub fn open_for_reading(path: &Path) -> Result<Self> {
         let manifest = Manifest::read(path)?;
-        Ok(Self { path: path.to_owned(), group: Group::open(path)?, manifest, _lock: None })
+        Ok(Self { path: path.to_owned(), group: Group::open(path)?, manifest, lock: None })
     }
 
     /// The cache's folder.
@@ -122,7 +124,7 @@ impl WorkingCache {
     /// # Errors
     /// As [`Manifest::write`]; [`Bug`](crate::error::ErrorKind::Bug) for a cache opened for reading.
     pub fn update(&mut self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
-        if self._lock.is_none() {
+        if self.lock.is_none() {
             return Err(Error::bug("a cache opened for reading was to be changed"));
         }
         change(&mut self.manifest);
@@ -185,6 +187,12 @@ impl WorkingCache {
             manifest.steps.retain(|s, _| *s < step);
             manifest.results.retain(|s, _| *s < step);
             manifest.parameters.retain(|s, _| *s < step);
+            if step <= Step::Correlate {
+                manifest.exports.clear();
+            }
+            if step <= Step::Detect {
+                manifest.warnings.clear();
+            }
             if step <= Step::Stack {
                 manifest.layout = None;
             }

@@ -1,12 +1,13 @@
 //! Everything that the configuration asks for, in one call.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::files::{require_free, safe_name};
 use super::run::RunResults;
 use super::{arrays, contact_sheet, picture};
 use crate::config::ExportConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What was written, for the report at the end of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,7 +24,8 @@ pub struct Written {
     pub warnings: Vec<String>,
 }
 
-/// Writes the results of `run`: first the EMD results, then arrays and pictures into `folder`.
+/// Writes the results of `run`: first the EMD results, then arrays and pictures into a folder of the run,
+/// `{base_name}_superres_{timestamp}` in `folder`, so that they do not clutter the place where the data lie.
 ///
 /// `embed_into` is the user's own EMD file when the input is one and the results are to go into it (the caller
 /// has closed it). When that file refuses them (read-only, open elsewhere, damaged), they go into a file of their
@@ -41,15 +43,20 @@ pub fn write_all(
     write_emd(folder, embed_into, run, switches, &mut written)?;
     require_free(folder, file_bytes(run, switches))?;
     let stem = file_stem(run, written.run.as_deref());
+    if !(switches.npy || switches.tiff || switches.pictures) {
+        return Ok(written);
+    }
+    let place = &run_folder(folder, run, written.run.as_deref());
+    fs::create_dir_all(place).map_err(|e| Error::io(place, "create the folder for arrays and pictures", e))?;
     if switches.npy {
-        written.arrays.extend(arrays::write_npy(folder, &stem, run)?);
+        written.arrays.extend(arrays::write_npy(place, &stem, run)?);
     }
     if switches.tiff {
-        written.arrays.extend(arrays::write_tiff(folder, &stem, run)?);
+        written.arrays.extend(arrays::write_tiff(place, &stem, run)?);
     }
     if switches.pictures {
-        written.pictures.push(contact_sheet::write_contact_sheet(folder, &stem, run)?);
-        written.pictures.extend(picture::write_pictures(folder, &stem, run)?);
+        written.pictures.push(contact_sheet::write_contact_sheet(place, &stem, run)?);
+        written.pictures.extend(picture::write_pictures(place, &stem, run)?);
     }
     Ok(written)
 }
@@ -62,10 +69,19 @@ fn file_bytes(run: &RunResults, switches: &ExportConfig) -> u64 {
     when(switches.npy, bytes) + when(switches.tiff, bytes / 2) + when(switches.pictures, bytes / 4 + (1 << 20))
 }
 
+/// The folder for a run's arrays and pictures.
+fn run_folder(folder: &Path, run: &RunResults, group: Option<&str>) -> PathBuf {
+    folder.join(format!("{}_superres_{}", safe_name(&run.base_name), safe_name(run_time(run, group))))
+}
+
+/// The run's time stamp, with the number that its group got when another one bears the same second.
+fn run_time<'a>(run: &'a RunResults, group: Option<&'a str>) -> &'a str {
+    group.and_then(|group| group.rsplit_once("/run_")).map_or(run.timestamp.as_str(), |(_, time)| time)
+}
+
 /// `{base_name}_{timestamp}`, with the number that the run's group got when another one bears the same second.
 fn file_stem(run: &RunResults, group: Option<&str>) -> String {
-    let time = group.and_then(|group| group.rsplit_once("/run_")).map_or(run.timestamp.as_str(), |(_, time)| time);
-    format!("{}_{}", safe_name(&run.base_name), safe_name(time))
+    format!("{}_{}", safe_name(&run.base_name), safe_name(run_time(run, group)))
 }
 
 #[cfg(feature = "hdf5")]
@@ -81,7 +97,7 @@ fn write_emd(
     use super::emd::{EmdPath, own_file, write_run};
     use super::files::numbered;
     use crate::config::EmdTarget;
-    use crate::error::{Error, ErrorKind};
+    use crate::error::ErrorKind;
 
     let own = own_file(folder, &run.base_name);
     // The second one for when a file of that name is there and takes no results.

@@ -64,7 +64,7 @@ pub fn pack_pair<S: Sample, T: Real>(a: (&[S], f64), b: Option<(&[S], f64)>, out
     }
 }
 
-#[inline(always)]
+#[inline]
 fn centred<S: Sample, T: Real>(value: S, offset: f64) -> T {
     if S::SMALL {
         // At most 17 bits: exact in f32, and four times as fast as going through f64.
@@ -75,6 +75,7 @@ fn centred<S: Sample, T: Real>(value: S, offset: f64) -> T {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the promise is equality to the last bit")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -13,7 +13,7 @@ use num_complex::Complex;
 use crate::axes::ScanShape;
 use crate::kernel::real::Real;
 
-#[inline(always)]
+#[inline]
 fn spectra_of_pair<T: Real>(z: Complex<T>, mirrored: Complex<T>, half: T) -> (Complex<T>, Complex<T>) {
     let m = mirrored.conj();
     let (s, d) = (z + m, z - m);
@@ -21,7 +21,7 @@ fn spectra_of_pair<T: Real>(z: Complex<T>, mirrored: Complex<T>, half: T) -> (Co
 }
 
 /// `(A + iB) conj(G)`.
-#[inline(always)]
+#[inline]
 fn product<T: Real>(a: Complex<T>, b: Complex<T>, reference_conj: Complex<T>) -> Complex<T> {
     Complex::new(a.re - b.im, a.im + b.re) * reference_conj
 }
@@ -151,7 +151,7 @@ impl Normalisation {
     }
 
     /// The documented correlation for one value of the inverse transform.
-    #[inline(always)]
+    #[inline]
     pub fn documented<T: Real>(&self, value: T) -> f64 {
         let c = value.widen() * self.scale + self.pedestal;
         c * c / self.denominator
@@ -164,6 +164,7 @@ impl Normalisation {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the promise is equality to the last bit")]
 mod tests {
     use super::*;
     use crate::kernel::convert::{offset, pack_pair, pixel_sums};
@@ -195,7 +196,9 @@ mod tests {
                 (vec![Complex::default(); n], vec![Complex::default(); n], vec![Complex::default(); n]);
             pack_pair((&g, 0.0), None, &mut image);
             fft.forward(&mut image, &mut reference, &mut scratch);
-            reference.iter_mut().for_each(|z| *z = z.conj());
+            for z in &mut reference {
+                *z = z.conj();
+            }
             pack_pair((&a, offset(sa, n)), Some((&b, offset(sb, n))), &mut image);
             fft.forward(&mut image, &mut packed, &mut scratch);
 

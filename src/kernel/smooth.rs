@@ -18,7 +18,9 @@ pub fn gaussian(image: &Image, sigma: f64) -> Image {
         })
         .collect();
     let total: f64 = kernel.iter().sum();
-    kernel.iter_mut().for_each(|w| *w /= total);
+    for weight in &mut kernel {
+        *weight /= total;
+    }
     let (rows, cols) = image.dim();
     let along_rows = Image::from_shape_fn((rows, cols), |(r, c)| filter(&kernel, radius, r, rows, |i| image[[i, c]]));
     Image::from_shape_fn((rows, cols), |(r, c)| filter(&kernel, radius, c, cols, |i| along_rows[[r, i]]))

@@ -42,14 +42,14 @@ pub struct RawFrames<'a> {
 
 impl<'a> RawFrames<'a> {
     /// Bytes of the samples `[first, first + count)` of one frame.
-    #[inline(always)]
+    #[inline]
     fn run<S: Sample>(&self, frame: usize, first: usize, count: usize) -> &'a [u8] {
         let start = self.offset + frame * self.stride + first * size_of::<S>();
         &self.bytes[start..start + count * size_of::<S>()]
     }
 }
 
-#[inline(always)]
+#[inline]
 fn load<S: Sample>(bytes: &[u8], swap: bool) -> S {
     let value: S = bytemuck::pod_read_unaligned(bytes);
     if swap { value.swap_bytes() } else { value }
@@ -89,8 +89,8 @@ pub fn turn<S: Sample>(frames: &RawFrames<'_>, crop: Crop, out: &mut [S], line: 
                 let first = (crop.row0 + row) * frames.det.cols + crop.col0 + c0;
                 for f in 0..count {
                     let run = frames.run::<S>(f0 + f, first, width);
-                    for (p, bytes) in run.chunks_exact(size_of::<S>()).enumerate() {
-                        cell[p][f] = load(bytes, frames.swap);
+                    for (samples, bytes) in cell.iter_mut().zip(run.chunks_exact(size_of::<S>())) {
+                        samples[f] = load(bytes, frames.swap);
                     }
                 }
                 for (p, samples) in cell.iter_mut().enumerate().take(width) {
@@ -177,6 +177,7 @@ pub fn sum_frames<S: Sample>(frames: &RawFrames<'_>, sums: &mut [Sum], small: &m
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the promise is equality to the last bit")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

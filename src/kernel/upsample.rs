@@ -145,6 +145,7 @@ pub fn deposit<S: Sample>(grid: Grid, image: &[S], targets: &Targets, band: &mut
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the promise is equality to the last bit")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -117,7 +117,7 @@ impl<'env> Graph<'env> {
     {
         let (port, wire) = self.new_port(queue);
         let counters = self.register(name, workers);
-        let receiver = self.connect(input);
+        let receiver = connect(input);
         let workers = workers.max(1);
         for worker in 0..workers {
             let (mut block, wire, counters) = (make(), wire.clone(), counters.clone());
@@ -142,7 +142,7 @@ impl<'env> Graph<'env> {
         B::In: 'env,
     {
         let counters = self.register(name, 1);
-        let (receiver, shared) = (self.connect(input), self.shared.clone());
+        let (receiver, shared) = (connect(input), self.shared.clone());
         let mut block = block;
         self.prepare(name, move || {
             Box::new(move || {
@@ -196,11 +196,6 @@ impl<'env> Graph<'env> {
         (Port { wire: wire.clone(), receiver, queue, open_ports: self.open_ports.clone() }, wire)
     }
 
-    fn connect<T>(&mut self, port: Port<T>) -> Receiver<T> {
-        port.open_ports.fetch_sub(1, Ordering::Relaxed);
-        port.receiver
-    }
-
     fn register(&mut self, name: &str, workers: usize) -> Arc<Counters> {
         let counters = Arc::new(Counters::default());
         self.blocks.push((name.to_owned(), workers.max(1), counters.clone()));
@@ -210,6 +205,11 @@ impl<'env> Graph<'env> {
     fn prepare(&mut self, name: &str, prepare: impl FnOnce() -> Task<'env> + 'env) {
         self.threads.push((name.to_owned(), Box::new(prepare)));
     }
+}
+
+fn connect<T>(port: Port<T>) -> Receiver<T> {
+    port.open_ports.fetch_sub(1, Ordering::Relaxed);
+    port.receiver
 }
 
 /// Takes the senders out, so that they are dropped with the thread that uses them.

@@ -90,7 +90,7 @@ fn plans_are_sane_for_all_kinds_of_shapes() {
         });
         let plan = plan.unwrap_or_else(|e| panic!("{scan} {det}: {e}"));
         assert!(plan.slab_rows >= 1 && plan.slab_rows <= scan.rows && plan.read_frames <= plan.slab_rows * scan.cols);
-        assert!(plan.tile_cols == det.cols || plan.tile_cols % 2 == 0);
+        assert!(plan.tile_cols == det.cols || plan.tile_cols.is_multiple_of(2));
         assert!(plan.to_string().contains("peak memory"));
     }
 }

@@ -197,3 +197,8 @@ pub fn decode_frames(source: &dyn FrameSource, first: usize, count: usize) -> Re
 pub fn read_text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|e| Error::io(path, "read the text file", e))
 }
+
+/// Bytes of a file as it is now; 0 when it cannot be looked at.
+pub fn size_on_disk(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+}

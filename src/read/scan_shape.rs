@@ -58,7 +58,14 @@ pub(super) fn resolve(
     }
     evidence.sort_by_key(|e| e.confidence);
     let mut warnings = Vec::new();
-    let chosen = choose(path, present, &evidence);
+    let chosen = choose(path, present, &evidence).or_else(|e| {
+        if !options.unknown_scan_as_row {
+            return Err(e);
+        }
+        warnings.push(format!("the scan shape is not known, all frames are shown as one row: {e}"));
+        let scan = ScanShape::new(1, present);
+        Ok(Evidence { source: "unknown".to_owned(), scan, confidence: Confidence::Suggestion })
+    });
     note_truncation(path, frames, chosen.as_ref().ok(), present, options, &mut warnings)?;
     let chosen = chosen?;
     let scan = fit(path, present, &chosen, options, &mut warnings)?;

@@ -67,13 +67,12 @@ impl<'a> Session<'a> {
         let folder = cache_folder(input, &config);
         let found = if fresh { None } else { choose(&folder, &base_name(input), &fingerprint, &config)? };
         let resumed = found.is_some();
-        let cache = match found {
-            Some(path) => WorkingCache::open(&path)?,
-            None => {
-                let info = source.info();
-                let shape = (info.scan, info.det, info.dtype);
-                WorkingCache::create(&folder, &base_name(input), &timestamp(), fingerprint, shape)?
-            }
+        let cache = if let Some(path) = found {
+            WorkingCache::open(&path)?
+        } else {
+            let info = source.info();
+            let shape = (info.scan, info.det, info.dtype);
+            WorkingCache::create(&folder, &base_name(input), &timestamp(), fingerprint, shape)?
         };
         let session = Self::assemble(Some(source), input.to_owned(), config, cache, (progress, cancel), resumed)?;
         session.forget_what_changed()?;
@@ -236,7 +235,7 @@ impl<'a> Session<'a> {
                 .with_hint("use `--set run.mode=documented`, or run to a later step"));
         }
         let disk = self.detect()?;
-        if target == Step::Detect || (self.is_complete(target)? && self.cache().manifest().is_done(target)) {
+        if target == Step::Detect || (self.is_complete(target) && self.cache().manifest().is_done(target)) {
             return Ok(());
         }
         let plan = self.plan(&disk)?;
@@ -261,13 +260,13 @@ impl<'a> Session<'a> {
     }
 
     /// Whether nothing is left to do up to `target`, in the configured mode.
-    fn is_complete(&self, target: Step) -> Result<bool> {
+    fn is_complete(&self, target: Step) -> bool {
         let cache = self.cache();
         let manifest = cache.manifest();
         let dropped = |step: Step| manifest.results.get(&step).is_some_and(|r| r["dropped"] == true);
         let kept = |step: Step| manifest.is_done(step) || dropped(step);
         let documented = self.config.run.mode == Mode::Lean || (kept(Step::Fft) && kept(Step::Correlate));
-        Ok(manifest.is_done(target) && (target < Step::Shifts || documented))
+        manifest.is_done(target) && (target < Step::Shifts || documented)
     }
 
     /// Writes down how the arrays are cut and with which parameters, before the first of them is written.
@@ -324,6 +323,21 @@ impl<'a> Session<'a> {
             }
             _ => Ok(plan),
         }
+    }
+
+    /// Remembers a file that was exported from the large arrays, so that it is not written again while they stay.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    pub fn remember_export(&self, kind: &str, path: &Path) -> Result<()> {
+        self.cache().update(|m| {
+            m.exports.insert(kind.to_owned(), path.to_owned());
+        })
+    }
+
+    /// Closes the source file, so that results can be added to it.
+    pub fn close_source(&mut self) {
+        self.source = None;
     }
 
     /// Deletes what `config.cache.keep` says is not to stay; `None` when the whole cache is gone.
@@ -456,6 +470,8 @@ fn choose(folder: &Path, base: &str, source: &Fingerprint, config: &Config) -> R
                     best = Some((score, path));
                 }
             }
+            // Another dataset of the same name, whose cache happens to lie in the same folder, is none of ours.
+            Ok(manifest) if manifest.source.path != source.path => {}
             Ok(manifest) => stale = Some((path, manifest.source.difference(source))),
         }
     }

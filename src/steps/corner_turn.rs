@@ -21,7 +21,7 @@ use crate::kernel::transpose::{BadSamples, RawFrames, Sum, sum_frames, turn};
 use crate::memory::Charge;
 use crate::pipeline::{AlignedBytes, Block, Emitter, Graph, Pool, Pooled};
 use crate::progress::Progress;
-use crate::read::FrameSource;
+use crate::read::{FrameSource, size_on_disk};
 use crate::steps::context::RunContext;
 use crate::steps::stack::{CroppedStack, Stack, central_pixel, image_of, stack_spec};
 use crate::steps::step1_detect::Detected;
@@ -124,7 +124,7 @@ struct Finished {
 struct Read<'a> {
     source: &'a dyn FrameSource,
     geometry: Geometry,
-    read_frames: usize,
+    frames: usize,
     pool: Pool,
 }
 
@@ -139,7 +139,7 @@ impl Block for Read<'_> {
             let in_slab = self.geometry.frames_in(slab);
             let mut start = 0;
             while start < in_slab {
-                let frames = self.read_frames.min(in_slab - start);
+                let frames = self.frames.min(in_slab - start);
                 let mut buffer = out.take(&self.pool)?;
                 let base = buffer.as_ptr() as usize;
                 let block = self.source.read_block(first_frame, frames, &mut buffer)?;
@@ -316,7 +316,7 @@ pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedS
     }
     let source = ctx.source()?;
     let info = source.info();
-    let size = size_on_disk(source);
+    let size = size_on_disk(&source.info().path);
     let geometry = Geometry {
         scan: info.scan,
         det: info.det,
@@ -389,7 +389,7 @@ fn run_graph(
 
     ctx.progress.begin("corner turn", (geometry.scan.len() * frame_payload) as u64);
     let mut graph = Graph::new("corner turn", ctx.cancel);
-    let read = Read { source, geometry, read_frames: plan.read_frames, pool: raw };
+    let read = Read { source, geometry, frames: plan.read_frames, pool: raw };
     let raw_blocks = graph.source("read", plan.queue, read);
     let turned = graph.stage("turn", plan.workers, plan.queue, raw_blocks, || Turn {
         geometry,
@@ -442,13 +442,9 @@ fn check_samples(ctx: &RunContext<'_>, source: &dyn FrameSource, totals: &Totals
     Ok(())
 }
 
-fn size_on_disk(source: &dyn FrameSource) -> u64 {
-    std::fs::metadata(&source.info().path).map(|m| m.len()).unwrap_or(0)
-}
-
 /// An acquisition that still writes, or another program, may change the file under our hands.
 fn check_unchanged(source: &dyn FrameSource, before: u64) -> Result<()> {
-    let now = size_on_disk(source);
+    let now = size_on_disk(&source.info().path);
     if now == before {
         return Ok(());
     }

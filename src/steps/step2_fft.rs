@@ -200,7 +200,7 @@ impl Block for WriteSpectra<'_> {
         let chunk = self.array.write_chunk(&[0, 0, tile.chunk[0], tile.chunk[1]], bytes)?;
         out.count_bytes(bytes.len() as u64);
         let pairs = tile.pairs(self.crop).zip(&item.sums);
-        let rows = pairs.flat_map(|(pair, sums)| sums[..1 + usize::from(pair.both)].iter().map(sum_row)).collect();
+        let rows = pairs.flat_map(|(pair, sums)| sums[..=usize::from(pair.both)].iter().map(sum_row)).collect();
         out.send(Written { tile, chunk: Some(chunk), rows })
     }
 }

@@ -84,7 +84,7 @@ where
             let peaks = engine.correlate_stored(&spectra[at..at + n], second, self.reference, sums);
             let (a, b) = pair_places(buffer.cast_mut::<T>(), pair, n);
             engine.correlations(self.reference, sums, a, b);
-            rows.extend(peaks[..1 + usize::from(pair.both)].iter().map(peak_row));
+            rows.extend(peaks[..=usize::from(pair.both)].iter().map(peak_row));
         }
         out.count_bytes((item.tile.pixels() * n * size_of::<T>()) as u64);
         out.send(CorrelationTile { tile: item.tile, buffer, rows })
@@ -129,7 +129,7 @@ impl<T: Real> Block for AlignBlock<'_, T> {
             out.check()?;
             let sums = engine.load(self.stack, pair);
             let peaks = engine.correlate_loaded(self.reference, &sums);
-            rows.extend(peaks[..1 + usize::from(pair.both)].iter().map(peak_row));
+            rows.extend(peaks[..=usize::from(pair.both)].iter().map(peak_row));
         }
         out.count_bytes((tile.pixels() * self.scan.len() * self.stack.dtype().size()) as u64);
         out.send(Written { tile, chunk: None, rows })

@@ -372,6 +372,7 @@ fn short_name(name: &str) -> Option<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the promise is equality to the last bit")]
 mod tests {
     use super::*;
     use zarrs::array::ArraySubset;

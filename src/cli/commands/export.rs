@@ -1,0 +1,165 @@
+//! Writing the results of a finished run, after `run` and by `stemstream export`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::cli::args::ExportArgs;
+use crate::cli::report::{self, Talk};
+use crate::config::EmdTarget;
+use crate::error::{Error, Result};
+use crate::export::{RunResults, Written, write_all};
+use crate::session::{self, Results};
+
+/// What was written for one run.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) written: Written,
+    pub(super) hdf5: Option<PathBuf>,
+}
+
+pub(in crate::cli) fn run(args: &ExportArgs, talk: &Talk) -> Result<()> {
+    let mut results = Results::read(&args.cache)?;
+    let settings = args.config.all_settings()?;
+    let config = match &args.config.config {
+        Some(_) => args.config.config()?,
+        None => results.config.with_settings(settings.iter().map(String::as_str))?,
+    };
+    // What was computed stays as it was computed; only how it is written can be chosen now.
+    results.config.export = config.export.clone();
+    results.config.calibration = config.calibration.or(results.config.calibration);
+    let exists = results.manifest.exports.get("hdf5").filter(|p| p.is_file()).cloned();
+    let outcome = write(&args.cache, &results, exists, talk)?;
+    if args.json {
+        let json = json!({
+            "cache": args.cache,
+            "emd": outcome.written.emd,
+            "run": outcome.written.run,
+            "hdf5_cache": outcome.hdf5,
+            "pictures": outcome.written.pictures,
+            "arrays": outcome.written.arrays,
+            "warnings": talk.take_warnings(),
+        });
+        report::data(&json.to_string());
+    } else {
+        show(&outcome);
+    }
+    Ok(())
+}
+
+/// Names the files on stdout.
+pub(super) fn show(outcome: &Outcome) {
+    let written = &outcome.written;
+    if let (Some(emd), Some(run)) = (&written.emd, &written.run) {
+        report::data(&format!("EMD results   {} {run}", emd.display()));
+    }
+    if let Some(hdf5) = &outcome.hdf5 {
+        report::data(&format!("HDF5 cache    {}", hdf5.display()));
+    }
+    if let Some(sheet) = written.pictures.first() {
+        report::data(&format!("contact sheet {}", sheet.display()));
+    }
+    let folder = written.pictures.iter().chain(&written.arrays).next().and_then(|path| path.parent());
+    if let Some(folder) = folder {
+        let count = written.pictures.len() + written.arrays.len();
+        report::data(&format!("{count} pictures and arrays in {}", folder.display()));
+    }
+}
+
+/// Writes everything that the configuration asks for: the HDF5 cache first, because the EMD results name it.
+pub(super) fn write(cache: &Path, results: &Results, existing: Option<PathBuf>, talk: &Talk) -> Result<Outcome> {
+    let source = &results.manifest.source.path;
+    let config = &results.config;
+    let folder = config.export.folder.clone().unwrap_or_else(|| {
+        let parent = source.parent().filter(|p| !p.as_os_str().is_empty());
+        parent.map_or_else(|| PathBuf::from("."), Path::to_owned)
+    });
+    crate::store::create_folder(&folder)?;
+    let hdf5 = match existing {
+        Some(path) => Some(path),
+        None => write_hdf5(cache, results, &folder, talk)?,
+    };
+    let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
+    let run = run_results(results, hdf5.as_deref().map_or_else(|| name(cache), name));
+    let embed = config.export.emd == EmdTarget::Embed && config.export.folder.is_none();
+    let embed_into = (embed && results.manifest.source.may_grow).then_some(source.as_path());
+    let written = write_all(&folder, embed_into, &run, &config.export)?;
+    for warning in &written.warnings {
+        talk.warn(warning);
+    }
+    Ok(Outcome { written, hdf5 })
+}
+
+#[cfg(feature = "hdf5")]
+fn write_hdf5(cache: &Path, results: &Results, folder: &Path, talk: &Talk) -> Result<Option<PathBuf>> {
+    use crate::export::hdf5_cache::{CacheMeta, Hdf5CacheWriter, cache_file};
+    if !results.config.export.hdf5 {
+        return Ok(None);
+    }
+    if !results.has_large_arrays() {
+        talk.note("no HDF5 cache: bigFT and correlations were not kept");
+        return Ok(None);
+    }
+    let (m, disk) = (&results.manifest, &results.disk);
+    let meta = CacheMeta {
+        linked_emd_path: m.source.path.display().to_string(),
+        timestamp: m.timestamp.clone(),
+        scan: m.scan,
+        det: m.det,
+        crop: disk.crop,
+        bf_center: disk.center,
+        crop_radius: disk.crop_radius,
+        reference_smoothing: results.config.align.reference_smoothing,
+        normalization_applied: true,
+    };
+    let base = session::base_name(&m.source.path);
+    let mut writer = Hdf5CacheWriter::create(&cache_file(folder, &base, &m.timestamp), &meta)?;
+    results.for_each_spectrum(cache, |row, col, image| writer.write_bigft_pixel(row, col, image))?;
+    results.for_each_correlation(cache, |row, col, image| writer.write_correlation_pixel(row, col, image))?;
+    writer.finish(session::steps_completed(m)).map(Some)
+}
+
+#[cfg(not(feature = "hdf5"))]
+fn write_hdf5(_: &Path, results: &Results, _: &Path, talk: &Talk) -> Result<Option<PathBuf>> {
+    if results.config.export.hdf5 && results.has_large_arrays() {
+        talk.warn("this build has no HDF5 support: neither the HDF5 cache nor EMD results are written");
+    }
+    Ok(None)
+}
+
+fn run_results(results: &Results, cache_file: Option<String>) -> RunResults {
+    let (m, c, disk) = (&results.manifest, &results.config, &results.disk);
+    RunResults {
+        timestamp: session::timestamp(),
+        base_name: session::base_name(&m.source.path),
+        bf_center: disk.center,
+        bf_radius: disk.radius,
+        crop_radius: disk.crop_radius,
+        crop: disk.crop,
+        scan: m.scan,
+        det: m.det,
+        upscale: c.reconstruct.upscale.factor(),
+        reference_smoothing: c.align.reference_smoothing,
+        detector_radius: c.reconstruct.detector_radius,
+        quality_threshold: c.reconstruct.quality_threshold,
+        method: "classic".to_owned(),
+        fingerprint: m.source.content.clone(),
+        calibration: c.calibration,
+        cache_file,
+        mean_pattern: results.mean_pattern.clone(),
+        shift_y: results.shift_y.clone(),
+        shift_x: results.shift_x.clone(),
+        quality: results.quality.clone(),
+        reference_image: results.reference_image.clone(),
+        standard_bf: results.standard_bf.clone(),
+        virtual_bf: results.virtual_bf.clone(),
+        superres_image: results.superres_image.clone(),
+        weights: results.weights.clone(),
+        warnings: m.warnings.clone(),
+    }
+}
+
+/// A failure of one input of a batch as JSON.
+pub(super) fn failure(input: &Path, error: &Error) -> serde_json::Value {
+    json!({"input": input, "error": error.to_string(), "hint": error.hint(), "exit_code": error.exit_code()})
+}

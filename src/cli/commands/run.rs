@@ -1,0 +1,107 @@
+//! `stemstream run`: all five steps for one scan after the other.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::cache::Step;
+use crate::cli::args::RunArgs;
+use crate::cli::commands::export::{self, Outcome};
+use crate::cli::progress::Bars;
+use crate::cli::report::{self, Talk};
+use crate::config::{Config, Keep};
+use crate::error::Result;
+use crate::memory;
+use crate::progress::CancelToken;
+use crate::session::{Results, Session};
+
+/// Runs every input; failures are reported at once and do not stop the others. The exit code is that of the worst:
+/// the largest, and 130 as soon as the user interrupts.
+pub(in crate::cli) fn run(args: &RunArgs, talk: &Talk, cancel: &CancelToken) -> Result<u8> {
+    let config = args.config.config()?;
+    let mut worst = 0;
+    for input in &args.inputs {
+        if args.inputs.len() > 1 {
+            talk.note(&format!("== {}", input.display()));
+        }
+        if let Err(error) = one(input, &config, args, talk, cancel) {
+            talk.error(&error);
+            if args.json {
+                report::data(&export::failure(input, &error).to_string());
+            }
+            worst = worst.max(error.exit_code());
+            if error.is_interrupted() {
+                talk.note("what was done is kept; the same command goes on from there");
+                break;
+            }
+        }
+        talk.take_warnings();
+    }
+    Ok(worst)
+}
+
+fn one(input: &Path, config: &Config, args: &RunArgs, talk: &Talk, cancel: &CancelToken) -> Result<()> {
+    let start = Instant::now();
+    let bars = Bars::new(talk);
+    let mut session = Session::open(input, config.clone(), args.fresh, &bars, cancel)?;
+    let cache = session.cache_path();
+    let calibration = config.calibration.or(session.source().map(|s| s.info().calibration).unwrap_or_default());
+    for warning in session.source().map(|s| s.info().warnings.clone()).unwrap_or_default() {
+        talk.warn(&warning);
+    }
+    talk.note(&format!("{} {}", if session.is_resumed() { "continuing" } else { "cache" }, cache.display()));
+    session.run_to(Step::Reconstruct)?;
+    cancel.check()?;
+    // The library cannot add results to a file that this process still reads.
+    session.close_source();
+    let mut results = Results::read(&cache)?;
+    results.config.calibration = calibration;
+    let existing = results.manifest.exports.get("hdf5").filter(|p| p.is_file() && config.export.hdf5).cloned();
+    let outcome = export::write(&cache, &results, existing, talk)?;
+    if let Some(hdf5) = &outcome.hdf5
+        && config.cache.keep != Keep::None
+    {
+        session.remember_export("hdf5", hdf5)?;
+    }
+    bottlenecks(&session, talk);
+    let cache = session.apply_retention()?;
+    let seconds = start.elapsed().as_secs_f64();
+    finish(input, args, (&outcome, cache.as_deref(), seconds), talk);
+    Ok(())
+}
+
+fn bottlenecks(session: &Session<'_>, talk: &Talk) {
+    for graph in session.reports() {
+        if let Some(block) = graph.bottleneck() {
+            let load = 100.0 * block.busy_seconds / (graph.seconds * block.workers as f64).max(1e-9);
+            talk.note(&format!(
+                "{}: {:.2} s, busiest block `{}` ({load:.0} % of {} thread(s))",
+                graph.name, graph.seconds, block.name, block.workers
+            ));
+        }
+    }
+}
+
+fn finish(input: &Path, args: &RunArgs, (outcome, cache, seconds): (&Outcome, Option<&Path>, f64), talk: &Talk) {
+    let written = &outcome.written;
+    let peak = memory::peak_resident();
+    if args.json {
+        let json = json!({
+            "input": input,
+            "emd": written.emd,
+            "run": written.run,
+            "cache": cache,
+            "hdf5_cache": outcome.hdf5,
+            "pictures": written.pictures,
+            "arrays": written.arrays,
+            "seconds": seconds,
+            "peak_memory_bytes": peak,
+            "warnings": talk.take_warnings(),
+        });
+        report::data(&json.to_string());
+        return;
+    }
+    export::show(outcome);
+    talk.note(&format!("done in {seconds:.2} s, peak memory {}", memory::ByteSize(peak)));
+}
