@@ -65,7 +65,18 @@ impl<'a> Session<'a> {
         let source = read::open(input, &config.source)?;
         let fingerprint = Fingerprint::of(&*source)?;
         let folder = cache_folder(input, &config);
-        let found = if fresh { None } else { choose(&folder, &base_name(input), &fingerprint, &config)? };
+        let found = if fresh { Found::Nothing } else { choose(&folder, &base_name(input), &fingerprint, &config)? };
+        let found = match found {
+            Found::Cache(path) => Some(path),
+            Found::Nothing => None,
+            Found::Other(path, keys) => {
+                let path = path.display();
+                progress.note(&format!(
+                    "{keys} changed, so that nothing in {path} can be used; it stays, and a new cache is made"
+                ));
+                None
+            }
+        };
         let resumed = found.is_some();
         let cache = if let Some(path) = found {
             WorkingCache::open(&path)?
@@ -179,6 +190,11 @@ impl<'a> Session<'a> {
             let Some(stored) = cache.manifest().parameters.get(&step) else { continue };
             if *stored == wanted {
                 continue;
+            }
+            if self.source.is_none() && step <= Step::Stack {
+                let keys = parameters::changed_keys(stored, &wanted).join(", ");
+                drop(cache);
+                return Err(self.needs_source(&format!("use another {keys}")));
             }
             let redone: Vec<_> = Step::ALL.into_iter().filter(|s| *s >= step).collect();
             let lost = redone.iter().any(|s| cache.manifest().state(*s) != StepState::Absent);
@@ -452,18 +468,32 @@ pub fn timestamp() -> String {
     jiff::Zoned::now().strftime("%Y%m%d_%H%M%S").to_string()
 }
 
+/// What there is for this source in the cache folder.
+enum Found {
+    /// A cache to continue.
+    Cache(PathBuf),
+    /// Caches of this very source, but made with another disk or reading, so that nothing in them can be used; the
+    /// newest, and what differs.
+    Other(PathBuf, String),
+    Nothing,
+}
+
 /// The cache to resume: of those made from this very source, the one with the most steps of the same parameters, the
 /// newest among equals.
-fn choose(folder: &Path, base: &str, source: &Fingerprint, config: &Config) -> Result<Option<PathBuf>> {
+fn choose(folder: &Path, base: &str, source: &Fingerprint, config: &Config) -> Result<Found> {
     let mut best: Option<(usize, PathBuf)> = None;
-    let mut stale = None;
-    let mut unreadable = None;
+    let (mut other, mut stale, mut unreadable) = (None, None, None);
     for Candidate { path, manifest } in crate::cache::find(folder, base, &source.path)? {
         match manifest {
             // A run that was stopped in its first moment leaves a folder in which nothing is done.
             Err(_) if !path.join(Manifest::FILE).exists() => {}
             Err(error) => unreadable = Some(error),
             Ok(manifest) if manifest.source.matches(source) => {
+                let wanted = parameters::of(Step::Detect, config);
+                if let Some(stored) = manifest.parameters.get(&Step::Detect).filter(|stored| **stored != wanted) {
+                    other = Some((path, parameters::changed_keys(stored, &wanted).join(", ")));
+                    continue;
+                }
                 let same = |s: &&Step| manifest.parameters.get(s) == Some(&parameters::of(**s, config));
                 let score = Step::ALL.iter().take_while(same).count();
                 if best.as_ref().is_none_or(|(most, _)| score >= *most) {
@@ -475,16 +505,18 @@ fn choose(folder: &Path, base: &str, source: &Fingerprint, config: &Config) -> R
             Ok(manifest) => stale = Some((path, manifest.source.difference(source))),
         }
     }
-    match (best, stale, unreadable) {
-        (Some((_, path)), _, _) => Ok(Some(path)),
-        (None, Some((path, difference)), _) => {
-            Err(Error::cache(&path, format!("its source has changed: {difference}")).with_hint(
-                "make a new cache with `--fresh`; the old one stays until you delete it with `stemstream cache rm`",
-            ))
-        }
-        (None, None, Some(error)) => Err(error),
-        (None, None, None) => Ok(None),
+    if let Some((_, path)) = best {
+        return Ok(Found::Cache(path));
     }
+    if let Some((path, keys)) = other {
+        return Ok(Found::Other(path, keys));
+    }
+    if let Some((path, difference)) = stale {
+        return Err(Error::cache(&path, format!("its source has changed: {difference}")).with_hint(
+            "make a new cache with `--fresh`; the old one stays until you delete it with `stemstream cache rm`",
+        ));
+    }
+    unreadable.map_or(Ok(Found::Nothing), Err)
 }
 
 /// The number of documented steps that a cache has completed (1–5), as the documented HDF5 cache counts them.
