@@ -166,8 +166,8 @@ pub trait Sample: bytemuck::Pod + Send + Sync + PartialOrd + Default + 'static {
     /// The same number with its bytes in the opposite order.
     #[must_use]
     fn swap_bytes(self) -> Self;
-    /// Whether this is NaN; always false for integers.
-    fn is_nan(self) -> bool;
+    /// Whether this is neither NaN nor infinite; always true for integers.
+    fn is_finite(self) -> bool;
 }
 
 macro_rules! sample_int {
@@ -182,7 +182,7 @@ macro_rules! sample_int {
             #[inline(always)]
             fn swap_bytes(self) -> Self { <$t>::swap_bytes(self) }
             #[inline(always)]
-            fn is_nan(self) -> bool { false }
+            fn is_finite(self) -> bool { true }
         }
     )*};
 }
@@ -200,7 +200,7 @@ macro_rules! sample_float {
             #[inline(always)]
             fn swap_bytes(self) -> Self { Self::from_bits(self.to_bits().swap_bytes()) }
             #[inline(always)]
-            fn is_nan(self) -> bool { <$t>::is_nan(self) }
+            fn is_finite(self) -> bool { <$t>::is_finite(self) }
         }
     )*};
 }

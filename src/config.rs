@@ -48,7 +48,7 @@ pub struct SourceConfig {
     pub excess: Excess,
     /// Frames to skip at the start of the file.
     pub skip_frames: usize,
-    /// What to do with NaN samples.
+    /// What to do with NaN and infinite samples.
     pub nan: NanPolicy,
     /// Only for looking: a scan shape that cannot be found becomes one row of all frames, with a warning.
     #[serde(skip)]
@@ -77,7 +77,7 @@ pub enum Excess {
     Ignore,
 }
 
-/// What to do with NaN samples.
+/// What to do with NaN and infinite samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NanPolicy {

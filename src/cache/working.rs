@@ -12,7 +12,7 @@ use crate::cache::manifest::{FormatVersion, Layout, Manifest, Step, StepState, b
 use crate::cache::resume::folder_name;
 use crate::cache::tiles::TileSet;
 use crate::error::{Error, Result};
-use crate::store::{Group, create_folder};
+use crate::store::{Group, create_folder, remove_folder};
 
 /// A cache that this process may write, or an opened one that it only reads.
 #[derive(Debug)]
@@ -37,11 +37,24 @@ impl WorkingCache {
     ) -> Result<Self> {
         create_folder(folder)?;
         let (path, timestamp) = new_folder(folder, base, timestamp)?;
-        let lock = Lock::acquire(&path)?;
+        Self::fill(&path, timestamp, source, (scan, det, dtype)).inspect_err(|_| {
+            // Nothing is lost: a cache in which nothing is done.
+            let _ = remove_folder(&path);
+        })
+    }
+
+    /// The lock, the group and the first manifest of a new cache.
+    fn fill(
+        path: &Path,
+        timestamp: String,
+        source: Fingerprint,
+        (scan, det, dtype): (ScanShape, DetShape, DType),
+    ) -> Result<Self> {
+        let lock = Lock::acquire(path)?;
         let mut attributes = Map::new();
         attributes.insert("description".into(), json!("working cache of stemstream; manifest.json says what is done"));
         attributes.insert("source".into(), json!(source.path));
-        let group = Group::create(&path, attributes)?;
+        let group = Group::create(path, attributes)?;
         let manifest = Manifest {
             format: FormatVersion::CURRENT,
             software: concat!("stemstream ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -58,8 +71,8 @@ impl WorkingCache {
             exports: BTreeMap::default(),
             warnings: Vec::new(),
         };
-        manifest.write(&path)?;
-        Ok(Self { path, group, manifest, lock: Some(lock) })
+        manifest.write(path)?;
+        Ok(Self { path: path.to_owned(), group, manifest, lock: Some(lock) })
     }
 
     /// Opens an existing cache for writing.

@@ -58,7 +58,7 @@ fn load<S: Sample>(bytes: &[u8], swap: bool) -> S {
 /// What the corner turn found wrong with the samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BadSamples {
-    /// How many NaN samples there were on the whole detector.
+    /// How many samples of the whole detector were NaN or infinite.
     pub nan: u64,
     /// The first frame of the block that has one.
     pub first_frame: Option<usize>,
@@ -67,7 +67,7 @@ pub struct BadSamples {
 /// The corner turn of one block: crops every frame and writes it pixel by pixel.
 ///
 /// `out` holds the crop's pixels in C order, `line` samples each; frame `f` of the block goes to position
-/// `start + f` of every pixel's line. NaN becomes zero.
+/// `start + f` of every pixel's line. NaN and infinity become zero.
 ///
 /// Runs of 16 detector pixels × 64 frames are gathered in a small buffer first, because writing single samples at a
 /// stride of `line` would touch a new cache line for each.
@@ -96,7 +96,7 @@ pub fn turn<S: Sample>(frames: &RawFrames<'_>, crop: Crop, out: &mut [S], line: 
                 for (p, samples) in cell.iter_mut().enumerate().take(width) {
                     let at = (row * shape.cols + c0 + p) * line + start + f0;
                     if S::DTYPE.is_float() {
-                        samples[..count].iter_mut().filter(|s| s.is_nan()).for_each(|s| *s = S::default());
+                        samples[..count].iter_mut().filter(|s| !s.is_finite()).for_each(|s| *s = S::default());
                     }
                     out[at..at + count].copy_from_slice(&samples[..count]);
                 }
@@ -105,13 +105,42 @@ pub fn turn<S: Sample>(frames: &RawFrames<'_>, crop: Crop, out: &mut [S], line: 
     }
 }
 
-/// Adds all frames of a block, over the whole detector, into `sums` (`[det row, det col]`); NaN counts as zero.
-///
-/// Exact for integers; for floats the order of additions is that of the frames.
+/// A sum that keeps what rounding takes from it (two-sum, Knuth 1969), so that its value is the same in whichever
+/// groups the numbers are added: exact for counts, and for floats to some 32 digits before the final rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Sum {
+    high: f64,
+    low: f64,
+}
+
+impl Sum {
+    /// Adds one number.
+    #[inline(always)]
+    pub fn add(&mut self, value: f64) {
+        let sum = self.high + value;
+        let added = sum - self.high;
+        self.low += (self.high - (sum - added)) + (value - added);
+        self.high = sum;
+    }
+
+    /// Adds another sum.
+    pub fn merge(&mut self, other: Self) {
+        self.add(other.high);
+        self.low += other.low;
+    }
+
+    /// The sum, rounded.
+    pub fn value(self) -> f64 {
+        self.high + self.low
+    }
+}
+
+/// Adds all frames of a block, over the whole detector, into `sums` (`[det row, det col]`); NaN and infinity count as
+/// zero.
 ///
 /// # Panics
 /// When `sums` is not one number per detector pixel.
-pub fn sum_frames<S: Sample>(frames: &RawFrames<'_>, sums: &mut [f64], small: &mut Vec<i32>) -> BadSamples {
+pub fn sum_frames<S: Sample>(frames: &RawFrames<'_>, sums: &mut [Sum], small: &mut Vec<i32>) -> BadSamples {
     let pixels = frames.det.len();
     assert_eq!(sums.len(), pixels, "sum of a wrong size");
     let mut bad = BadSamples::default();
@@ -125,7 +154,7 @@ pub fn sum_frames<S: Sample>(frames: &RawFrames<'_>, sums: &mut [f64], small: &m
                     *sum += load::<S>(bytes, frames.swap).to_i32();
                 }
             }
-            sums.iter_mut().zip(&*small).for_each(|(sum, &part)| *sum += f64::from(part));
+            sums.iter_mut().zip(&*small).for_each(|(sum, &part)| sum.add(f64::from(part)));
         }
         return bad;
     }
@@ -133,10 +162,10 @@ pub fn sum_frames<S: Sample>(frames: &RawFrames<'_>, sums: &mut [f64], small: &m
         let mut nan = 0;
         for (sum, bytes) in sums.iter_mut().zip(frames.run::<S>(f, 0, pixels).chunks_exact(size_of::<S>())) {
             let value = load::<S>(bytes, frames.swap);
-            if value.is_nan() {
-                nan += 1;
+            if value.is_finite() {
+                sum.add(value.to_f64());
             } else {
-                *sum += value.to_f64();
+                nan += 1;
             }
         }
         if nan > 0 {
@@ -186,7 +215,7 @@ mod tests {
             let line = frames + start + 2;
             let mut out = vec![9u16; crop.shape().len() * line];
             turn(&raw, crop, &mut out, line, start);
-            let mut sums = vec![0.0; det.len()];
+            let mut sums = vec![Sum::default(); det.len()];
             let bad = sum_frames::<u16>(&raw, &mut sums, &mut Vec::new());
             prop_assert_eq!(bad, BadSamples::default());
             for r in crop.row0..crop.row1 {
@@ -198,15 +227,30 @@ mod tests {
                     prop_assert!(out[p * line..p * line + start].iter().all(|&x| x == 9), "wrote outside");
                 }
             }
-            for (p, &sum) in sums.iter().enumerate() {
-                prop_assert_eq!(sum, (0..frames).map(|f| f64::from(value(f, p))).sum::<f64>());
+            for (p, sum) in sums.iter().enumerate() {
+                prop_assert_eq!(sum.value(), (0..frames).map(|f| f64::from(value(f, p))).sum::<f64>());
             }
         }
     }
 
+    proptest! {
+        #[test]
+        fn a_sum_does_not_depend_on_its_groups(values in prop::collection::vec(-1e9f64..1e9, 1..200), cut in 0usize..200) {
+            let of = |values: &[f64]| {
+                let mut sum = Sum::default();
+                values.iter().for_each(|&v| sum.add(v * v * v));
+                sum
+            };
+            let cut = cut.min(values.len());
+            let mut parts = of(&values[..cut]);
+            parts.merge(of(&values[cut..]));
+            prop_assert_eq!(parts.value(), of(&values).value());
+        }
+    }
+
     #[test]
-    fn nan_becomes_zero_and_is_counted() {
-        let samples = [1.0f32, f32::NAN, 2.0, f32::NAN, f32::NAN, 3.0];
+    fn what_is_not_finite_becomes_zero_and_is_counted() {
+        let samples = [1.0f32, f32::NAN, 2.0, f32::INFINITY, f32::NAN, 3.0];
         let raw = RawFrames {
             bytes: bytemuck::cast_slice(&samples),
             offset: 0,
@@ -215,9 +259,10 @@ mod tests {
             det: DetShape::new(1, 2),
             swap: false,
         };
-        let mut sums = vec![0.0; 2];
+        let mut sums = vec![Sum::default(); 2];
         let bad = sum_frames::<f32>(&raw, &mut sums, &mut Vec::new());
-        assert_eq!((bad.nan, bad.first_frame, sums), (3, Some(0), vec![3.0, 3.0]));
+        assert_eq!((bad.nan, bad.first_frame), (3, Some(0)));
+        assert_eq!(sums.iter().map(|s| s.value()).collect::<Vec<_>>(), [3.0, 3.0]);
         let mut out = vec![7f32; 6];
         turn(&raw, Crop::full(raw.det), &mut out, 3, 0);
         assert_eq!(out, [1.0, 2.0, 0.0, 0.0, 0.0, 3.0]);

@@ -28,7 +28,7 @@ impl MemoryCost {
         let workers = plan.workers as u64;
         let slab = request.crop.len() as u64 * (plan.slab_rows * request.scan.cols) as u64 * sample;
         let stack = if plan.in_memory { slab * plan.slabs as u64 } else { 0 };
-        let sums = request.det.len() as u64 * 8;
+        let sums = request.det.len() as u64 * 16;
 
         let block = plan.read_frames as u64 * request.frame_bytes as u64;
         let turned = request.crop.len() as u64 * plan.read_frames as u64 * sample;

@@ -460,6 +460,8 @@ fn choose(folder: &Path, base: &str, source: &Fingerprint, config: &Config) -> R
     let mut unreadable = None;
     for Candidate { path, manifest } in crate::cache::find(folder, base, &source.path)? {
         match manifest {
+            // A run that was stopped in its first moment leaves a folder in which nothing is done.
+            Err(_) if !path.join(Manifest::FILE).exists() => {}
             Err(error) => unreadable = Some(error),
             Ok(manifest) if manifest.source.matches(source) => {
                 let same = |s: &&Step| manifest.parameters.get(s) == Some(&parameters::of(**s, config));

@@ -45,19 +45,22 @@ impl Table {
         ArraySpec::plain(self.name, &shape, crate::axes::DType::F64, &["det_row", "det_col", self.name])
     }
 
-    /// Reads the table from a cache, or leaves it empty where the cache has none.
+    /// Reads the table from a cache in which tiles are marked, and so must have it.
+    ///
+    /// # Errors
+    /// [`Cache`](crate::error::ErrorKind::Cache) when it has not, or one of another size.
     pub(super) fn load(&mut self, group: &Group) -> Result<()> {
-        if group.contains(self.name) {
-            let array = ChunkedArray::open(group, self.name)?;
-            if *array.spec() == self.spec() {
-                self.numbers.copy_from_slice(array.chunk(&[0, 0, 0])?.cast());
-            }
+        let array = ChunkedArray::open(group, self.name)?;
+        if *array.spec() != self.spec() {
+            return Err(Error::cache(group.path(), format!("its `{}` are of another crop", self.name))
+                .with_hint("the cache is damaged; start over with `--fresh`"));
         }
+        self.numbers.copy_from_slice(array.chunk(&[0, 0, 0])?.cast());
         Ok(())
     }
 
     fn save(&self, group: &Group) -> Result<()> {
-        let array = ChunkedArray::create(group, self.spec())?;
+        let array = ChunkedArray::ensure(group, self.spec())?;
         array.replace_chunk(&[0, 0, 0], bytemuck::cast_slice(&self.numbers))
     }
 

@@ -17,7 +17,7 @@ use crate::axes::{Crop, DType, DetShape, Endian, Image, ScanShape};
 use crate::cache::Step;
 use crate::config::NanPolicy;
 use crate::error::{Error, Result};
-use crate::kernel::transpose::{BadSamples, RawFrames, sum_frames, turn};
+use crate::kernel::transpose::{BadSamples, RawFrames, Sum, sum_frames, turn};
 use crate::memory::Charge;
 use crate::pipeline::{AlignedBytes, Block, Emitter, Graph, Pool, Pooled};
 use crate::progress::Progress;
@@ -106,7 +106,7 @@ struct Turned {
     start: usize,
     frames: usize,
     samples: TurnedSamples,
-    sums: Vec<f64>,
+    sums: Vec<Sum>,
     bad: BadSamples,
     first_frame: usize,
 }
@@ -179,7 +179,7 @@ impl Block for Turn<'_> {
             det: g.det,
             swap: block.endian == Endian::Big,
         };
-        let mut sums = vec![0.0; g.det.len()];
+        let mut sums = vec![Sum::default(); g.det.len()];
         let whole = block.start == 0 && block.frames == g.frames_in(block.slab);
         let (samples, bad) = if whole {
             let mut slab = self.slabs.make(out)?;
@@ -203,7 +203,7 @@ impl Block for Turn<'_> {
 }
 
 impl Turn<'_> {
-    fn turn_into(&mut self, raw: &RawFrames<'_>, out: &mut AlignedBytes, line: usize, sums: &mut [f64]) -> BadSamples {
+    fn turn_into(&mut self, raw: &RawFrames<'_>, out: &mut AlignedBytes, line: usize, sums: &mut [Sum]) -> BadSamples {
         let crop = self.geometry.crop;
         with_sample_type!(self.geometry.dtype, S => {
             let samples = crop.shape().len() * line;
@@ -215,7 +215,7 @@ impl Turn<'_> {
 
 /// Sums over all frames so far.
 struct Totals {
-    sums: Vec<f64>,
+    sums: Vec<Sum>,
     nan: u64,
     first_nan_frame: Option<usize>,
 }
@@ -226,7 +226,7 @@ struct Collect<'a> {
     /// Slabs that still lack frames, with the number of frames that they have.
     open: BTreeMap<usize, (SlabBuffer, usize)>,
     /// Sums that wait for an earlier block, so that floats are added in the order of the frames.
-    waiting: BTreeMap<usize, Vec<f64>>,
+    waiting: BTreeMap<usize, Vec<Sum>>,
     next: usize,
     totals: &'a mut Totals,
 }
@@ -243,7 +243,7 @@ impl Block for Collect<'_> {
         }
         self.waiting.insert(block.id, block.sums);
         while let Some(sums) = self.waiting.remove(&self.next) {
-            self.totals.sums.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+            self.totals.sums.iter_mut().zip(sums).for_each(|(total, sum)| total.merge(sum));
             self.next += 1;
         }
         let slab = block.slab;
@@ -307,7 +307,7 @@ impl Block for WriteStack<'_> {
 /// Reads the source once and makes the cropped stack, or opens the one that the cache holds.
 ///
 /// # Errors
-/// [`Input`](crate::error::ErrorKind::Input) for a damaged source, NaN samples (unless `source.nan = "zero"`) or a scan
+/// [`Input`](crate::error::ErrorKind::Input) for a damaged source, NaN or infinite samples (unless `source.nan = "zero"`) or a scan
 /// without counts; [`Memory`](crate::error::ErrorKind::Memory), [`Io`](crate::error::ErrorKind::Io).
 pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedStack> {
     let crop = detected.disk.crop;
@@ -331,13 +331,13 @@ pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedS
         cache.group().remove("stack")?;
         ChunkedArray::create(cache.group(), spec)?
     };
-    let mut totals = Totals { sums: vec![0.0; info.det.len()], nan: 0, first_nan_frame: None };
+    let mut totals = Totals { sums: vec![Sum::default(); info.det.len()], nan: 0, first_nan_frame: None };
     let (slabs, charge) = run_graph(ctx, source, geometry, &array, &mut totals)?;
     check_samples(ctx, source, &totals)?;
     check_unchanged(source, size)?;
 
     let frames = info.scan.len() as f64;
-    let mean = totals.sums.iter().map(|s| s / frames).collect();
+    let mean = totals.sums.iter().map(|s| s.value() / frames).collect();
     let shape = (info.det.rows, info.det.cols);
     let mean_pattern = Image::from_shape_vec(shape, mean).map_err(|e| Error::bug(e.to_string()))?;
     let stack = match charge {
@@ -425,16 +425,17 @@ fn check_samples(ctx: &RunContext<'_>, source: &dyn FrameSource, totals: &Totals
     let path = &source.info().path;
     if totals.nan > 0 {
         let first = totals.first_nan_frame.unwrap_or(0);
-        let message = format!("{} samples that are not numbers (NaN), the first in frame {first}", totals.nan);
+        let message =
+            format!("{} samples that are not finite numbers (NaN or infinite), the first in frame {first}", totals.nan);
         if ctx.config.source.nan == NanPolicy::Error {
-            return Err(Error::input(path, "numbers", message)
+            return Err(Error::input(path, "finite numbers", message)
                 .with_hint("use zero in their place with `--set source.nan=zero`"));
         }
         let warning = format!("{message}; zero was used in their place");
         ctx.progress.warn(&warning);
         ctx.cache().update(|manifest| manifest.warnings.push(warning))?;
     }
-    if totals.sums.iter().all(|&s| s == 0.0) {
+    if totals.sums.iter().all(|s| s.value() == 0.0) {
         return Err(Error::input(path, "frames with counts", "only zeros")
             .with_hint("was the beam blanked? `stemstream info` shows what the file says about itself"));
     }

@@ -6,7 +6,7 @@ use crate::axes::{Crop, DetShape, Image};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernel::disk::{self, KnownDisk};
-use crate::kernel::transpose::{RawFrames, sum_frames};
+use crate::kernel::transpose::{RawFrames, Sum, sum_frames};
 use crate::progress::CancelToken;
 use crate::read::{FrameBlock, FrameSource};
 use crate::with_sample_type;
@@ -123,7 +123,7 @@ fn sampled_pattern(source: &dyn FrameSource, cancel: &CancelToken) -> Result<Ima
     let sample = (SAMPLE_BYTES / (info.det.len() * info.dtype.size()).max(1)).clamp(RUN, frames.max(RUN)).min(frames);
     let runs = sample.div_ceil(RUN);
     let mut buffer = vec![0; source.block_bytes(RUN.min(frames))];
-    let mut sums = vec![0.0; info.det.len()];
+    let mut sums = vec![Sum::default(); info.det.len()];
     let (mut small, mut used) = (Vec::new(), 0);
     for run in 0..runs {
         cancel.check()?;
@@ -136,7 +136,7 @@ fn sampled_pattern(source: &dyn FrameSource, cancel: &CancelToken) -> Result<Ima
         used += count;
     }
     let shape = (info.det.rows, info.det.cols);
-    let mean = sums.iter().map(|s| s / used as f64).collect();
+    let mean = sums.iter().map(|s| s.value() / used as f64).collect();
     Image::from_shape_vec(shape, mean).map_err(|e| Error::bug(e.to_string()))
 }
 

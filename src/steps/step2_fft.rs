@@ -230,7 +230,9 @@ where
     let pool = Pool::new(ctx.budget, "spectra of a tile", ctx.plan.spectra_buffers, spec.chunk_bytes())?;
     let array = tile_array(ctx.cache().group(), spec, !done.is_empty())?;
     let mut sums = Table::sums(crop);
-    sums.load(ctx.cache().group())?;
+    if !done.is_empty() {
+        sums.load(ctx.cache().group())?;
+    }
     let tiles: Vec<_> = Tile::all(ctx.plan, crop).into_iter().filter(|t| !done.contains(t.id)).collect();
     let image_bytes = (ctx.scan.len() * stack.dtype().size()) as u64;
     let pixels: usize = tiles.iter().map(Tile::pixels).sum();

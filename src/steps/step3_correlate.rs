@@ -267,7 +267,9 @@ where
     let mut sums = Table::sums(crop);
     let (fft_array, corr_array) = {
         let cache = ctx.cache();
-        sums.load(cache.group())?;
+        if !work.fft.is_empty() {
+            sums.load(cache.group())?;
+        }
         let fft_array = tile_array(cache.group(), fft_spec, !work.fft.is_empty())?;
         (fft_array, tile_array(cache.group(), corr_spec, !work.correlate.is_empty())?)
     };

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use zarrs::array::{Array, ArrayMetadata};
 use zarrs::filesystem::FilesystemStore;
 use zarrs::group::GroupBuilder;
+use zarrs::storage::StorageError;
 
 use crate::axes::{DType, Image};
 use crate::error::{Error, Result};
@@ -76,7 +77,7 @@ impl Group {
             .build(group.store.clone(), "/")
             .map_err(|e| Error::bug(format!("zarr group metadata: {e}")))?
             .store_metadata()
-            .map_err(|e| Error::io(path, "write the group's metadata", std::io::Error::other(e.to_string())))?;
+            .map_err(|e| storage_error(path, "write the group's metadata", &e))?;
         Ok(group)
     }
 
@@ -114,21 +115,10 @@ impl Group {
     /// [`Io`](crate::error::ErrorKind::Io).
     pub fn write_image(&self, name: &str, image: &Image, dims: [&str; 2]) -> Result<()> {
         let (rows, cols) = image.dim();
-        let spec = ArraySpec::plain(name, &[rows, cols], DType::F64, &dims);
-        let array = match Self::existing(self, name) {
-            Some(array) if array.spec == spec => array,
-            _ => {
-                self.remove(name)?;
-                ChunkedArray::create(self, spec)?
-            }
-        };
+        let array = ChunkedArray::ensure(self, ArraySpec::plain(name, &[rows, cols], DType::F64, &dims))?;
         let image = image.as_standard_layout();
         let numbers = image.as_slice().ok_or_else(|| Error::bug("an image in standard layout has no slice"))?;
         array.replace_chunk(&[0, 0], bytemuck::cast_slice(numbers))
-    }
-
-    fn existing(&self, name: &str) -> Option<ChunkedArray> {
-        self.contains(name).then(|| ChunkedArray::open(self, name).ok()).flatten()
     }
 
     /// Reads a 2-D array that [`write_image`](Self::write_image) stored.
@@ -181,7 +171,8 @@ impl ArraySpec {
 
     /// Bytes of one chunk file.
     pub fn chunk_bytes(&self) -> usize {
-        self.chunk.iter().product::<usize>() * self.stored.size()
+        // Saturating: the shape may come from a damaged cache, whose chunk files are compared with this length.
+        self.chunk.iter().fold(self.stored.size(), |bytes, n| bytes.saturating_mul(*n))
     }
 
     /// Bytes of all chunk files.
@@ -229,8 +220,23 @@ impl ChunkedArray {
         Array::new_with_metadata(group.store.clone(), &format!("/{}", spec.name), metadata)
             .map_err(|e| bug(&e))?
             .store_metadata()
-            .map_err(|e| Error::io(&group.path, "write array metadata", std::io::Error::other(e.to_string())))?;
+            .map_err(|e| storage_error(&group.path, "write array metadata", &e))?;
         Ok(Self::at(group, spec))
+    }
+
+    /// Opens the array if it is there and looks like this, else makes it anew. What is there is never touched: a run
+    /// may be killed, or the disk be full, at any moment.
+    ///
+    /// # Errors
+    /// [`Io`](crate::error::ErrorKind::Io).
+    pub fn ensure(group: &Group, spec: ArraySpec) -> Result<Self> {
+        match Self::open(group, &spec.name) {
+            Ok(array) if array.spec == spec => Ok(array),
+            _ => {
+                group.remove(&spec.name)?;
+                Self::create(group, spec)
+            }
+        }
     }
 
     /// Opens an array of a group.
@@ -238,7 +244,10 @@ impl ChunkedArray {
     /// # Errors
     /// [`Cache`](crate::error::ErrorKind::Cache) when it is missing or not laid out as this module writes it.
     pub fn open(group: &Group, name: &str) -> Result<Self> {
-        let bad = |e: &dyn std::fmt::Display| Error::cache(&group.path, format!("array `{name}`: {e}"));
+        let bad = |e: &dyn std::fmt::Display| {
+            Error::cache(&group.path, format!("array `{name}`: {e}"))
+                .with_hint("the cache is damaged; start over with `--fresh`, or delete it with `stemstream cache rm`")
+        };
         let array = Array::open(group.store.clone(), &format!("/{name}")).map_err(|e| bad(&e))?;
         let metadata = serde_json::to_value(array.metadata()).map_err(|e| bad(&e))?;
         let spec = Self::spec_from(name, &metadata).ok_or_else(|| bad(&"unexpected metadata"))?;
@@ -343,6 +352,15 @@ impl ChunkedArray {
     }
 }
 
+/// What zarrs says about the file system, with the kind of failure kept: a full disk has its own exit code and hint.
+fn storage_error(path: &Path, action: &str, error: &StorageError) -> Error {
+    let source = match error {
+        StorageError::IOError(io) => std::io::Error::new(io.kind(), io.to_string()),
+        other => std::io::Error::other(other.to_string()),
+    };
+    Error::io(path, action, source)
+}
+
 /// serde's name of a [`DType`] from Zarr's: `uint16` → `u16`.
 fn short_name(name: &str) -> Option<String> {
     for (long, short) in [("uint", "u"), ("int", "i"), ("float", "f")] {
@@ -400,6 +418,29 @@ mod tests {
         File::options().write(true).open(&path).and_then(|f| f.set_len(5)).expect("truncate");
         let error = array.chunk(&[0]).map(|_| ()).expect_err("short");
         assert!(error.to_string().contains("expected a chunk of 8 bytes, found 5"), "{error}");
+    }
+
+    #[test]
+    fn metadata_that_are_right_are_not_written_again() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let group = Group::create(folder.path(), Map::new()).expect("group");
+        let metadata = folder.path().join("a/zarr.json");
+        let time = || std::fs::metadata(&metadata).and_then(|m| m.modified()).expect("time");
+        let spec = ArraySpec::plain("a", &[4], DType::U16, &["n"]);
+        ChunkedArray::ensure(&group, spec.clone()).expect("made");
+        let old = std::time::SystemTime::UNIX_EPOCH;
+        File::options().write(true).open(&metadata).and_then(|f| f.set_modified(old)).expect("set the time");
+        ChunkedArray::ensure(&group, spec).expect("opened");
+        assert_eq!(time(), old);
+        ChunkedArray::ensure(&group, ArraySpec::plain("a", &[5], DType::U16, &["n"])).expect("made anew");
+        assert_ne!(time(), old);
+    }
+
+    #[test]
+    fn a_full_disk_under_the_metadata_is_called_by_its_name() {
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let error = storage_error(Path::new("a"), "write array metadata", &StorageError::IOError(Arc::new(full)));
+        assert_eq!(error.exit_code(), 5, "{error}");
     }
 
     #[test]

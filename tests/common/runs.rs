@@ -140,7 +140,11 @@ impl Bits {
             let differ: Vec<_> = (0..ours.len()).filter(|&i| ours[i] != theirs[i]).collect();
             if let Some(&i) = differ.first() {
                 let (a, b) = (f64::from_bits(ours[i]), f64::from_bits(theirs[i]));
-                panic!("{what}: {name} differs at {} of {} places, first at {i}: {a:e} and {b:e}", differ.len(), ours.len());
+                panic!(
+                    "{what}: {name} differs at {} of {} places, first at {i}: {a:e} and {b:e}",
+                    differ.len(),
+                    ours.len()
+                );
             }
         }
     }
