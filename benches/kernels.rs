@@ -10,7 +10,7 @@ use stemstream::kernel::convert::{PixelSums, offset, pack_pair, pixel_sums};
 use stemstream::kernel::correlate::{Normalisation, multiply_packed};
 use stemstream::kernel::fft2::Fft2;
 use stemstream::kernel::peak::find_pair;
-use stemstream::kernel::transpose::{RawFrames, sum_frames, transpose, turn};
+use stemstream::kernel::transpose::{RawFrames, Sum, sum_frames, transpose, turn};
 use stemstream::kernel::upsample::{Band, Grid, Targets, deposit};
 
 type C32 = Complex<f32>;
@@ -52,7 +52,7 @@ fn corner_turn(c: &mut Criterion) {
         let (low, high) = (side / 4, side / 4 + side / 2);
         let crop = Crop { row0: low, row1: high, col0: low, col1: high };
         let mut out = vec![0u16; crop.shape().len() * FRAMES];
-        let (mut sums, mut small) = (vec![0.0; det.len()], Vec::new());
+        let (mut sums, mut small) = (vec![Sum::default(); det.len()], Vec::new());
         turn(&raw, crop, &mut out, FRAMES, 0);
         assert_eq!(out[FRAMES + 3], samples[3 * det.len() + low * side + low + 1], "the turn is wrong");
         group.throughput(Throughput::Bytes(bytes.len() as u64));
