@@ -20,7 +20,7 @@ fn npy(folder: &Path) -> PathBuf {
 
 #[test]
 fn npy_and_mib_give_the_same_bits() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::runs::folder();
     let expected = bits(&npy(folder.path()), folder.path(), &[]);
     let big = folder.path().join("big.npy");
     write_npy(&big, &scan(SHAPE), ">u2");
@@ -40,7 +40,7 @@ fn npy_and_mib_give_the_same_bits() {
 #[test]
 fn every_emd_dialect_gives_the_same_bits_contiguous_and_chunked() {
     use common::emd::{EmdDialect, Storage, write_emd};
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::runs::folder();
     let expected = bits(&npy(folder.path()), folder.path(), &[]);
     for dialect in EmdDialect::ALL {
         for storage in [Storage::Contiguous, Storage::Gzip([3, 5, 7, 22])] {
@@ -88,13 +88,13 @@ fn check_cuts(input: &Path, folder: &Path, settings: &[&str]) -> Bits {
 
 #[test]
 fn workers_tiles_slabs_blocks_memory_and_mode_change_no_bit_in_single_precision() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::runs::folder();
     check_cuts(&npy(folder.path()), folder.path(), &[]);
 }
 
 #[test]
 fn workers_tiles_slabs_blocks_memory_and_mode_change_no_bit_in_double_precision() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::runs::folder();
     check_cuts(&npy(folder.path()), folder.path(), &["run.precision=f64"]);
 }
 
@@ -121,7 +121,7 @@ fn float_npy(folder: &Path, descr: &str) -> PathBuf {
 
 #[test]
 fn float_samples_are_as_independent_of_how_the_work_is_cut() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::runs::folder();
     for (descr, precision) in [("<f4", "run.precision=f32"), ("<f8", "run.precision=f64")] {
         check_cuts(&float_npy(folder.path(), descr), folder.path(), &[precision]);
     }
@@ -129,7 +129,7 @@ fn float_samples_are_as_independent_of_how_the_work_is_cut() {
 
 #[test]
 fn odd_scans_odd_crops_and_single_pixels_are_cut_without_a_difference() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::runs::folder();
     let shapes: [((usize, usize, usize, usize), &[&str]); 6] = [
         ((19, 23, 17, 15), &[]),
         ((7, 31, 12, 12), &[]),
@@ -163,10 +163,10 @@ fn step_by_step_gives_the_same_bits_as_all_at_once() {
     use stemstream::cache::Step;
     use stemstream::progress::{CancelToken, Silent};
     use stemstream::session::Session;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::runs::folder();
     let input = npy(folder.path());
     let expected = bits(&input, folder.path(), &[]);
-    let steps = tempfile::tempdir().unwrap();
+    let steps = common::runs::folder();
     let cancel = CancelToken::new();
     for step in Step::ALL {
         let config = common::runs::config(steps.path(), &["run.workers=3"]);

@@ -25,7 +25,7 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = common::runs::folder();
         let input = folder.path().join("scan.npy");
         write_npy(&input, &scan(SHAPE), "<u2");
         Self { folder, input }
@@ -37,7 +37,7 @@ impl Case {
 
     /// The bits of a run in a folder of its own.
     fn expected(&self, settings: &[&str]) -> Bits {
-        bits(&self.input, tempfile::tempdir().unwrap().path(), settings)
+        bits(&self.input, common::runs::folder().path(), settings)
     }
 
     fn caches(&self) -> Vec<PathBuf> {
@@ -310,7 +310,7 @@ fn a_source_that_changed_is_refused_unless_the_run_is_fresh() {
 fn a_source_that_moved_with_its_cache_is_recognised() {
     let case = Case::new();
     let cache = run(&case.input, case.path(), &[]).unwrap();
-    let elsewhere = tempfile::tempdir().unwrap();
+    let elsewhere = common::runs::folder();
     let input = elsewhere.path().join("scan.npy");
     fs::rename(&case.input, &input).unwrap();
     fs::rename(&cache, elsewhere.path().join(cache.file_name().unwrap())).unwrap();

@@ -136,8 +136,9 @@ impl Plan {
             needed: smallest,
             available: request.memory,
         };
-        let smallest = crate::memory::ByteSize(smallest.div_ceil(1 << 20) << 20);
-        Err(Error::new(error).with_hint(format!("the smallest budget that works is `--memory \"{smallest}\"`")))
+        // Whole MiB: "1.2 GiB" would be rounded, and perhaps too little.
+        let smallest = smallest.div_ceil(1 << 20);
+        Err(Error::new(error).with_hint(format!("the smallest budget that works is `--memory \"{smallest} MiB\"`")))
     }
 
     fn of_way(request: &Request<'_>, way: Way) -> Self {

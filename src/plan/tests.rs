@@ -49,6 +49,22 @@ fn less_memory_first_costs_comfort_then_the_stack_and_is_refused_with_the_smalle
 }
 
 #[test]
+fn the_budget_that_the_hint_names_works_also_beyond_a_gibibyte() {
+    // In memory or nothing, with scans of many sizes: the needs are no round numbers of GiB.
+    let overrides = PlanConfig { in_memory: Some(true), ..PlanConfig::default() };
+    for rows in [540, 601, 655, 777, 811, 1003] {
+        let with = |memory: u64| {
+            Plan::make(&Request { memory, scan: ScanShape::new(rows, 256), mode: Mode::Lean, ..request(&overrides) })
+        };
+        let error = with(1 << 20).expect_err("too small");
+        let hint = error.hint().unwrap_or_default().to_owned();
+        let named: crate::memory::ByteSize = hint.split('"').nth(1).unwrap_or_default().parse().expect("a size");
+        assert!(named.0 > 1 << 30, "{hint}");
+        assert!(with(named.0).is_ok(), "{hint}");
+    }
+}
+
+#[test]
 fn a_disk_that_is_too_small_is_refused_before_anything_is_written() {
     let none = PlanConfig::default();
     let error = Plan::make(&Request { free_disk: Some(1 << 30), ..request(&none) }).expect_err("too small");

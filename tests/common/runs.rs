@@ -40,6 +40,11 @@ fn object(row: f64, col: f64) -> f64 {
         / 2.5
 }
 
+/// A temporary folder, in memory where the system has one: hundreds of small runs would wait for the disk only.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary folder")
+}
+
 /// The default configuration with [`SETTINGS`], caches in `folder`, and `settings` on top.
 pub fn config(folder: &Path, settings: &[&str]) -> Config {
     let cache = format!("cache.folder={}", folder.display());
