@@ -77,7 +77,7 @@ pub fn write_run(target: &EmdPath<'_>, run: &RunResults) -> Result<String> {
             let file = open_for_writing(path)?;
             let name = add_run(&file, path, run)?;
             file.close().map_err(failed(path, "close the EMD file"))?;
-            h5::sync_file(path)?;
+            h5::sync_chunk(path)?;
             Ok(name)
         }
     }

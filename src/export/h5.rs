@@ -85,7 +85,7 @@ pub(super) fn failed<'a>(path: &'a Path, action: &'a str) -> impl Fn(hdf5::Error
 }
 
 /// Brings the bytes of a closed file to the disk.
-pub(super) fn sync_file(path: &Path) -> Result<()> {
+pub(super) fn sync_chunk(path: &Path) -> Result<()> {
     std::fs::File::open(path)
         .and_then(|file| file.sync_all())
         .map_err(|e| Error::io(path, "bring the file to the disk", e))

@@ -11,7 +11,7 @@ use crate::kernel::peak::Peak;
 use crate::pipeline::{Block, Emitter};
 use crate::steps::context::RunContext;
 use crate::steps::tile::Tile;
-use crate::store::{ArraySpec, ChunkedArray, Group, sync_file};
+use crate::store::{ArraySpec, ChunkedArray, Group, sync_chunk};
 
 /// How often tiles are synced and marked. More often costs time; less often costs work after a crash.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -125,7 +125,7 @@ impl<'a> Commit<'a> {
         }
         for written in &self.waiting {
             if let Some(chunk) = &written.chunk {
-                sync_file(chunk)?;
+                sync_chunk(chunk)?;
             }
             for (_, set) in &mut self.sets {
                 set.insert(written.tile.id);

@@ -300,7 +300,7 @@ impl ChunkedArray {
     }
 
     /// Writes one chunk (or the beginning of an edge chunk; the rest reads as zeros) and returns its file, which the
-    /// caller flushes with [`sync_file`](crate::store::sync_file) before it counts on it.
+    /// caller flushes with [`sync_chunk`](crate::store::sync_chunk) before it counts on it.
     ///
     /// # Errors
     /// [`Io`](crate::error::ErrorKind::Io); a full disk has its own hint.

@@ -18,12 +18,18 @@ pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+        sync_folder_of(path)
     };
     write().map_err(|e| {
         let _ = fs::remove_file(&temporary);
         Error::io(path, "write", e)
     })
+}
+
+/// Waits until the folder that holds `path` knows it: a new file is there for sure only then.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 /// Creates a folder and its parents.
@@ -45,12 +51,18 @@ pub fn remove_folder(path: &Path) -> Result<()> {
     }
 }
 
-/// Waits until a file's data are on disk.
+/// Waits until a chunk's data and the folders that it was put into are on disk.
 ///
 /// # Errors
 /// [`Io`](crate::error::ErrorKind::Io).
-pub fn sync_file(path: &Path) -> Result<()> {
-    File::open(path).and_then(|file| file.sync_data()).map_err(|e| Error::io(path, "flush to disk", e))
+pub fn sync_chunk(path: &Path) -> Result<()> {
+    let sync = || {
+        File::open(path)?.sync_data()?;
+        // The chunk's own folder may be new as well.
+        sync_folder_of(path)?;
+        path.parent().map_or(Ok(()), sync_folder_of)
+    };
+    sync().map_err(|e| Error::io(path, "flush to disk", e))
 }
 
 /// Bytes that a file or a folder with everything in it occupies.
@@ -108,6 +120,13 @@ mod tests {
         assert_eq!(fs::read(&path).expect("read"), b"two");
         assert_eq!(fs::read_dir(folder.path()).expect("list").count(), 1);
         assert_eq!(atomic_write(&folder.path().join("no/a.json"), b"x").map_err(|e| e.exit_code()), Err(2));
+    }
+
+    #[test]
+    fn a_bare_file_name_is_written_in_the_current_folder() {
+        let name = format!("atomic_write_test_{}", std::process::id());
+        atomic_write(Path::new(&name), b"x").expect("write");
+        fs::remove_file(&name).expect("it was there");
     }
 
     #[test]

@@ -6,16 +6,13 @@ use clap_complete::Shell;
 use crate::cli::args::Args;
 use crate::cli::report;
 use crate::config::Config;
-use crate::error::Result;
 
-pub(in crate::cli) fn run() -> Result<()> {
+pub(in crate::cli) fn run() {
     report::text(Config::documented_defaults());
-    Ok(())
 }
 
-pub(in crate::cli) fn completions(shell: Shell) -> Result<()> {
+pub(in crate::cli) fn completions(shell: Shell) {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "stemstream", &mut script);
     report::text(&String::from_utf8_lossy(&script));
-    Ok(())
 }

@@ -29,7 +29,7 @@ pub(in crate::cli) fn run(args: &ExportArgs, talk: &Talk) -> Result<()> {
     results.config.export = config.export.clone();
     results.config.calibration = config.calibration.or(results.config.calibration);
     let exists = results.manifest.exports.get("hdf5").filter(|p| p.is_file()).cloned();
-    let outcome = write(&args.cache, &results, exists, talk)?;
+    let outcome = write(&args.cache, &results, session::timestamp(), exists, talk)?;
     if args.json {
         let json = json!({
             "cache": args.cache,
@@ -66,8 +66,20 @@ pub(super) fn show(outcome: &Outcome) {
     }
 }
 
+fn same_folder(a: &Path, b: &Path) -> bool {
+    let whole = |p: &Path| std::path::absolute(p).unwrap_or_else(|_| p.to_owned());
+    whole(a) == whole(b)
+}
+
 /// Writes everything that the configuration asks for: the HDF5 cache first, because the EMD results name it.
-pub(super) fn write(cache: &Path, results: &Results, existing: Option<PathBuf>, talk: &Talk) -> Result<Outcome> {
+/// `timestamp` is when the run began; `existing` an HDF5 cache that was written from the same arrays before.
+pub(super) fn write(
+    cache: &Path,
+    results: &Results,
+    timestamp: String,
+    existing: Option<PathBuf>,
+    talk: &Talk,
+) -> Result<Outcome> {
     let source = &results.manifest.source.path;
     let config = &results.config;
     let folder = config.export.folder.clone().unwrap_or_else(|| {
@@ -75,12 +87,14 @@ pub(super) fn write(cache: &Path, results: &Results, existing: Option<PathBuf>, 
         parent.map_or_else(|| PathBuf::from("."), Path::to_owned)
     });
     crate::store::create_folder(&folder)?;
-    let hdf5 = match existing {
+    // One that lies elsewhere is not where the user wants it now.
+    let here = |path: &PathBuf| path.parent().is_some_and(|p| same_folder(p, &folder));
+    let hdf5 = match existing.filter(here) {
         Some(path) => Some(path),
         None => write_hdf5(cache, results, &folder, talk)?,
     };
     let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
-    let run = run_results(results, hdf5.as_deref().map_or_else(|| name(cache), name));
+    let run = run_results(results, timestamp, hdf5.as_deref().map_or_else(|| name(cache), name));
     let embed = config.export.emd == EmdTarget::Embed && config.export.folder.is_none();
     let embed_into = (embed && results.manifest.source.may_grow).then_some(source.as_path());
     let written = write_all(&folder, embed_into, &run, &config.export)?;
@@ -127,10 +141,10 @@ fn write_hdf5(_: &Path, results: &Results, _: &Path, talk: &Talk) -> Result<Opti
     Ok(None)
 }
 
-fn run_results(results: &Results, cache_file: Option<String>) -> RunResults {
+fn run_results(results: &Results, timestamp: String, cache_file: Option<String>) -> RunResults {
     let (m, c, disk) = (&results.manifest, &results.config, &results.disk);
     RunResults {
-        timestamp: session::timestamp(),
+        timestamp,
         base_name: session::base_name(&m.source.path),
         bf_center: disk.center,
         bf_radius: disk.radius,

@@ -14,7 +14,7 @@ use crate::config::{Config, Keep};
 use crate::error::Result;
 use crate::memory;
 use crate::progress::CancelToken;
-use crate::session::{Results, Session};
+use crate::session::{self, Results, Session};
 
 /// Runs every input; failures are reported at once and do not stop the others. The exit code is that of the worst:
 /// the largest, and 130 as soon as the user interrupts.
@@ -42,7 +42,7 @@ pub(in crate::cli) fn run(args: &RunArgs, talk: &Talk, cancel: &CancelToken) -> 
 }
 
 fn one(input: &Path, config: &Config, args: &RunArgs, talk: &Talk, cancel: &CancelToken) -> Result<()> {
-    let start = Instant::now();
+    let (start, timestamp) = (Instant::now(), session::timestamp());
     let bars = Bars::new(talk);
     let mut session = Session::open(input, config.clone(), args.fresh, &bars, cancel)?;
     let cache = session.cache_path();
@@ -58,7 +58,7 @@ fn one(input: &Path, config: &Config, args: &RunArgs, talk: &Talk, cancel: &Canc
     let mut results = Results::read(&cache)?;
     results.config.calibration = calibration;
     let existing = results.manifest.exports.get("hdf5").filter(|p| p.is_file() && config.export.hdf5).cloned();
-    let outcome = export::write(&cache, &results, existing, talk)?;
+    let outcome = export::write(&cache, &results, timestamp, existing, talk)?;
     if let Some(hdf5) = &outcome.hdf5
         && config.cache.keep != Keep::None
     {
