@@ -160,6 +160,25 @@ fn a_lean_run_can_be_made_documented_afterwards() {
     found.must_equal(&case.expected(&[]), "documented after lean");
 }
 
+#[test]
+fn what_was_thrown_away_to_save_space_is_not_made_again_and_not_missed() {
+    let case = Case::new();
+    let watcher = Watcher::default();
+    let keep = ["cache.keep=stack"];
+    let session = Session::open(&case.input, config(case.path(), &keep), false, &watcher, &watcher.cancel).unwrap();
+    session.run_to(Step::Reconstruct).unwrap();
+    let cache = session.apply_retention().unwrap().unwrap();
+    assert!(!cache.join("bigFT").exists() && !cache.join("correlations").exists());
+    let (found, reports, _) = case.resumed(&keep);
+    assert!(reports.is_empty());
+    found.must_equal(&case.expected(&[]).lean(), "without the large arrays");
+    let change = "align.reference_smoothing=1.5";
+    let (found, _, said) = case.resumed(&[keep[0], change]);
+    assert!(!said.contains("begin corner turn"), "{said}");
+    found.lean().must_equal(&case.expected(&[change]).lean(), change);
+    assert!(!cache.join("bigFT").exists(), "an array without chunks would read as zeros");
+}
+
 /// What a change of one setting redoes, by the stages that begin.
 fn redone(change: &str) -> (Bits, String) {
     let case = Case::new();
@@ -433,7 +452,7 @@ fn damaged_small_arrays_are_refused_without_a_panic() {
             match run(&case.input, case.path(), &[change]) {
                 // The mean pattern is needed for the report only.
                 Ok(cache) => {
-                    assert_eq!(stemstream::session::Results::read(&cache).map(|_| ()).unwrap_err().exit_code(), 6)
+                    assert_eq!(stemstream::session::Results::read(&cache).map(|_| ()).unwrap_err().exit_code(), 6);
                 }
                 Err(error) => {
                     assert_eq!(error.exit_code(), 6, "{array} {damage}: {error}");
