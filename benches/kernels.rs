@@ -1,1 +1,162 @@
-fn main() {}
+//! How fast the kernels are, one thread, at three sizes. Bytes are those of the input.
+
+use std::hint::black_box;
+
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use num_complex::Complex;
+use stemstream::axes::{Crop, DetShape, ScanShape};
+use stemstream::kernel::convert::{PixelSums, offset, pack_pair, pixel_sums};
+use stemstream::kernel::correlate::{Normalisation, multiply_packed};
+use stemstream::kernel::fft2::Fft2;
+use stemstream::kernel::peak::find_pair;
+use stemstream::kernel::transpose::{RawFrames, Sum, sum_frames, transpose, turn};
+use stemstream::kernel::upsample::{Band, Grid, Targets, deposit};
+
+type C32 = Complex<f32>;
+
+const SIDES: [usize; 3] = [64, 256, 512];
+
+/// Counts that look like nothing in particular.
+fn counts(n: usize, seed: u64) -> Vec<u16> {
+    let mut state = seed.wrapping_add(1);
+    std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u16
+    })
+    .take(n)
+    .collect()
+}
+
+fn group<'c>(c: &'c mut Criterion, name: &str) -> BenchmarkGroup<'c, WallTime> {
+    let mut group = c.benchmark_group(name);
+    group.sample_size(10).warm_up_time(std::time::Duration::from_millis(300));
+    group.measurement_time(std::time::Duration::from_secs(1));
+    group
+}
+
+/// 256 frames of 16-bit counts, big-endian with a header each as in a Merlin file, cropped to the middle half.
+fn corner_turn(c: &mut Criterion) {
+    const FRAMES: usize = 256;
+    let mut group = group(c, "corner_turn");
+    for side in [64, 128, 256] {
+        let det = DetShape::new(side, side);
+        let samples = counts(FRAMES * det.len(), 1);
+        let mut bytes = Vec::new();
+        for frame in samples.chunks_exact(det.len()) {
+            bytes.extend([b' '; 384]);
+            bytes.extend(frame.iter().flat_map(|s| s.to_be_bytes()));
+        }
+        let swap = cfg!(target_endian = "little");
+        let raw = RawFrames { bytes: &bytes, offset: 384, stride: 384 + 2 * det.len(), frames: FRAMES, det, swap };
+        let (low, high) = (side / 4, side / 4 + side / 2);
+        let crop = Crop { row0: low, row1: high, col0: low, col1: high };
+        let mut out = vec![0u16; crop.shape().len() * FRAMES];
+        let (mut sums, mut small) = (vec![Sum::default(); det.len()], Vec::new());
+        turn(&raw, crop, &mut out, FRAMES, 0);
+        assert_eq!(out[FRAMES + 3], samples[3 * det.len() + low * side + low + 1], "the turn is wrong");
+        group.throughput(Throughput::Bytes(bytes.len() as u64));
+        group.bench_with_input(BenchmarkId::new("turn and sum", det), &raw, |b, raw| {
+            b.iter(|| {
+                turn(black_box(raw), crop, &mut out, FRAMES, 0);
+                sum_frames::<u16>(raw, &mut sums, &mut small)
+            });
+        });
+    }
+    group.finish();
+}
+
+/// A pair of images on its way: packed, transformed, multiplied, transformed back, searched for its peaks.
+fn alignment(c: &mut Criterion) {
+    for side in SIDES {
+        let shape = ScanShape::new(side, side);
+        let n = shape.len();
+        let (a, b) = (counts(n, 2), counts(n, 3));
+        let (sa, sb): (PixelSums, PixelSums) = (pixel_sums(&a), pixel_sums(&b));
+        let fft = Fft2::<f32>::new(shape);
+        let mut scratch = vec![C32::default(); fft.scratch_len()];
+        let (mut image, mut spectrum) = (vec![C32::default(); n], vec![C32::default(); n]);
+        let pack = |image: &mut [C32]| pack_pair((&a, offset(sa, n)), Some((&b, offset(sb, n))), image);
+        pack(&mut image);
+        fft.forward(&mut image, &mut spectrum, &mut scratch);
+        // Image `a` is the reference: its correlation with itself peaks at no shift.
+        let mut reference = vec![C32::default(); n];
+        pack_pair((&a, offset(sa, n)), None, &mut image);
+        fft.forward(&mut image, &mut reference, &mut scratch);
+        for z in &mut reference {
+            *z = z.conj();
+        }
+        let packed = spectrum.clone();
+        multiply_packed(&mut spectrum, &reference, shape);
+        fft.inverse(&mut spectrum, &mut image, &mut scratch);
+        let norms = [Normalisation::new(sa, sa, n), Normalisation::new(sa, sb, n)];
+        let [peak, _] = find_pair(&image, shape, [&norms[0], &norms[1]]);
+        assert!((peak.y - (side / 2) as f64).abs() < 0.5 && (peak.zncc - 1.0).abs() < 1e-3, "{peak:?}");
+        let correlation = image.clone();
+
+        let bytes = Throughput::Bytes((n * 2 * size_of::<u16>()) as u64);
+        let mut pair = group(c, "pair of u16 images");
+        pair.throughput(bytes);
+        pair.bench_function(BenchmarkId::new("pack", shape), |b| b.iter(|| pack(black_box(&mut image))));
+        pair.bench_function(BenchmarkId::new("fft2", shape), |b| {
+            b.iter(|| {
+                pack(&mut image);
+                fft.forward(black_box(&mut image), &mut spectrum, &mut scratch);
+            });
+        });
+        pair.bench_function(BenchmarkId::new("correlate", shape), |b| {
+            b.iter(|| {
+                spectrum.copy_from_slice(&packed);
+                multiply_packed(black_box(&mut spectrum), &reference, shape);
+                fft.inverse(&mut spectrum, &mut image, &mut scratch);
+            });
+        });
+        pair.bench_function(BenchmarkId::new("peak", shape), |b| {
+            b.iter(|| find_pair(black_box(&correlation), shape, [&norms[0], &norms[1]]));
+        });
+        pair.finish();
+
+        let mut turned = vec![C32::default(); n];
+        transpose(&packed, &mut turned, side, side);
+        assert_eq!(turned[1], packed[side], "the transpose is wrong");
+        let mut plane = group(c, "complex32 plane");
+        plane.throughput(Throughput::Bytes((n * size_of::<C32>()) as u64));
+        plane.bench_function(BenchmarkId::new("transpose", shape), |b| {
+            b.iter(|| transpose(black_box(&packed), &mut turned, side, side));
+        });
+        plane.finish();
+    }
+}
+
+/// One detector pixel's image onto a four times finer grid.
+fn upsampling(c: &mut Criterion) {
+    let mut group = group(c, "deposit");
+    for side in SIDES {
+        let scan = ScanShape::new(side, side);
+        let grid = Grid::new(scan, 4);
+        let image = counts(scan.len(), 4);
+        let len = grid.native_rows() * grid.row_len();
+        let (mut value, mut weight) = (vec![0.0; len], vec![0u32; len]);
+        let mut targets = Targets::default();
+        let middle = (side / 2) as f64;
+        grid.targets(middle + 0.3, middle - 0.4, &mut targets);
+        deposit(
+            grid,
+            &image,
+            &targets,
+            &mut Band { rows: 0..grid.native_rows(), value: &mut value, weight: &mut weight },
+        );
+        assert_eq!(weight.iter().map(|&w| w as usize).sum::<usize>(), scan.len(), "samples were lost");
+        group.throughput(Throughput::Bytes((scan.len() * size_of::<u16>()) as u64));
+        group.bench_function(BenchmarkId::new("nearest ×4", scan), |b| {
+            b.iter(|| {
+                let rows = 0..grid.native_rows();
+                deposit(grid, black_box(&image), &targets, &mut Band { rows, value: &mut value, weight: &mut weight });
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, corner_turn, alignment, upsampling);
+criterion_main!(benches);

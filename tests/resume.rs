@@ -234,10 +234,30 @@ fn a_changed_precision_redoes_the_spectra_but_not_the_stack() {
 }
 
 #[test]
-fn a_changed_disk_redoes_everything() {
-    let (_, said) = redone("disk.crop_radius=6");
-    assert!(said.starts_with("corner turn, align, reconstruct: "), "{said}");
-    assert!(said.contains(": detect, stack, fft, correlate, shifts, reconstruct will"), "{said}");
+fn another_disk_gets_a_cache_of_its_own_and_the_old_one_stays() {
+    let case = Case::new();
+    let old = run(&case.input, case.path(), &[]).unwrap();
+    let content = || files(&old).into_iter().map(|p| (p.clone(), fs::read(&p).unwrap())).collect::<Vec<_>>();
+    let before = content();
+    let watcher = Watcher::default();
+    let change = ["disk.crop_radius=6"];
+    let session = Session::open(&case.input, config(case.path(), &change), false, &watcher, &watcher.cancel).unwrap();
+    assert!(!session.is_resumed());
+    session.run_to(Step::Reconstruct).unwrap();
+    Bits::of(&session.cache_path()).must_equal(&case.expected(&change), "another disk");
+    assert!(watcher.said().contains("disk.crop_radius changed"), "{}", watcher.said());
+    assert!(before == content() && case.caches().len() == 2);
+}
+
+#[test]
+fn a_cache_alone_cannot_be_given_another_disk_and_loses_nothing() {
+    let case = Case::new();
+    let cache = run(&case.input, case.path(), &[]).unwrap();
+    let watcher = Watcher::default();
+    let settings = ["disk.crop_radius=6".to_owned()];
+    let error = Session::from_cache(&cache, &settings, &watcher, &watcher.cancel).map(|_| ()).unwrap_err();
+    assert_eq!(error.exit_code(), 4, "{error}");
+    assert!(manifest(&cache).is_done(Step::Reconstruct));
 }
 
 #[test]

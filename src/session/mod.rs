@@ -1,19 +1,24 @@
 //! One dataset, its cache and its configuration: open, run to a step, resume, look at the results.
 
+mod find;
 mod parameters;
 mod preview;
 mod results;
+mod run;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
 
+pub use find::{base_name, cache_folder, timestamp};
 pub use preview::Preview;
 pub use results::Results;
 
+use find::{Found, choose};
+
 use crate::axes::{DType, DetShape, ScanShape};
-use crate::cache::{Candidate, Fingerprint, Layout, Manifest, Step, StepState, WorkingCache};
+use crate::cache::{Fingerprint, Layout, Manifest, Step, StepState, WorkingCache};
 use crate::config::{Config, Mode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{self, MemoryBudget};
@@ -65,7 +70,18 @@ impl<'a> Session<'a> {
         let source = read::open(input, &config.source)?;
         let fingerprint = Fingerprint::of(&*source)?;
         let folder = cache_folder(input, &config);
-        let found = if fresh { None } else { choose(&folder, &base_name(input), &fingerprint, &config)? };
+        let found = if fresh { Found::Nothing } else { choose(&folder, &base_name(input), &fingerprint, &config)? };
+        let found = match found {
+            Found::Cache(path) => Some(path),
+            Found::Nothing => None,
+            Found::Other(path, keys) => {
+                let path = path.display();
+                progress.note(&format!(
+                    "{keys} changed, so that nothing in {path} can be used; it stays, and a new cache is made"
+                ));
+                None
+            }
+        };
         let resumed = found.is_some();
         let cache = if let Some(path) = found {
             WorkingCache::open(&path)?
@@ -180,6 +196,11 @@ impl<'a> Session<'a> {
             if *stored == wanted {
                 continue;
             }
+            if self.source.is_none() && step <= Step::Stack {
+                let keys = parameters::changed_keys(stored, &wanted).join(", ");
+                drop(cache);
+                return Err(self.needs_source(&format!("use another {keys}")));
+            }
             let redone: Vec<_> = Step::ALL.into_iter().filter(|s| *s >= step).collect();
             let lost = redone.iter().any(|s| cache.manifest().state(*s) != StepState::Absent);
             if lost {
@@ -256,7 +277,7 @@ impl<'a> Session<'a> {
             crop: disk.crop,
         };
         self.record_parameters(&plan)?;
-        run_steps(&ctx, &disk, target)
+        run::run_steps(&ctx, &disk, target)
     }
 
     /// Whether nothing is left to do up to `target`, in the configured mode.
@@ -366,38 +387,6 @@ impl<'a> Session<'a> {
     }
 }
 
-fn run_steps(ctx: &RunContext<'_>, disk: &BrightDisk, target: Step) -> Result<()> {
-    let detected = Detected { disk: *disk, sampled_pattern: crate::axes::Image::zeros((0, 0)), warnings: Vec::new() };
-    let turn = || steps::corner_turn(ctx, &detected);
-    match target {
-        Step::Detect => return Ok(()),
-        Step::Stack => return turn().map(|_| ()),
-        Step::Fft => return steps::fft(ctx, &turn()?).map(|_| ()),
-        Step::Correlate | Step::Shifts | Step::Reconstruct => {}
-    }
-    let mut stack = None;
-    let shifts = if let Some(maps) = steps::ShiftMaps::finished(ctx)? {
-        maps
-    } else {
-        let correlations = match steps::Spectra::finished(ctx) {
-            Some(spectra) if ctx.config.run.mode == Mode::Documented => steps::correlate(ctx, &spectra)?,
-            _ => steps::align(ctx, stack.insert(turn()?))?,
-        };
-        if target == Step::Correlate {
-            return Ok(());
-        }
-        steps::find_shifts(ctx, &correlations)?
-    };
-    if target == Step::Reconstruct && !ctx.is_done(Step::Reconstruct) {
-        let stack = match stack {
-            Some(stack) => stack,
-            None => turn()?,
-        };
-        steps::reconstruct(ctx, disk, &stack, &shifts)?;
-    }
-    Ok(())
-}
-
 /// What the planner is asked.
 fn request<'c>(
     config: &'c Config,
@@ -432,59 +421,6 @@ fn cores() -> usize {
 
 fn memory_limit(config: &Config) -> u64 {
     config.run.memory.map_or_else(|| (memory::available().bytes / 2).min(MOST_MEMORY), |m| m.0)
-}
-
-/// The stem of the input's name, from which all names of results are made.
-pub fn base_name(input: &Path) -> String {
-    input.file_stem().map_or_else(|| "scan".to_owned(), |s| s.to_string_lossy().into_owned())
-}
-
-/// Where caches of this input go: `cache.folder`, or the input's own folder.
-pub fn cache_folder(input: &Path, config: &Config) -> PathBuf {
-    config.cache.folder.clone().unwrap_or_else(|| {
-        let parent = input.parent().filter(|p| !p.as_os_str().is_empty());
-        parent.map_or_else(|| PathBuf::from("."), Path::to_owned)
-    })
-}
-
-/// The local time as `YYYYMMDD_HHMMSS`.
-pub fn timestamp() -> String {
-    jiff::Zoned::now().strftime("%Y%m%d_%H%M%S").to_string()
-}
-
-/// The cache to resume: of those made from this very source, the one with the most steps of the same parameters, the
-/// newest among equals.
-fn choose(folder: &Path, base: &str, source: &Fingerprint, config: &Config) -> Result<Option<PathBuf>> {
-    let mut best: Option<(usize, PathBuf)> = None;
-    let mut stale = None;
-    let mut unreadable = None;
-    for Candidate { path, manifest } in crate::cache::find(folder, base, &source.path)? {
-        match manifest {
-            // A run that was stopped in its first moment leaves a folder in which nothing is done.
-            Err(_) if !path.join(Manifest::FILE).exists() => {}
-            Err(error) => unreadable = Some(error),
-            Ok(manifest) if manifest.source.matches(source) => {
-                let same = |s: &&Step| manifest.parameters.get(s) == Some(&parameters::of(**s, config));
-                let score = Step::ALL.iter().take_while(same).count();
-                if best.as_ref().is_none_or(|(most, _)| score >= *most) {
-                    best = Some((score, path));
-                }
-            }
-            // Another dataset of the same name, whose cache happens to lie in the same folder, is none of ours.
-            Ok(manifest) if manifest.source.path != source.path => {}
-            Ok(manifest) => stale = Some((path, manifest.source.difference(source))),
-        }
-    }
-    match (best, stale, unreadable) {
-        (Some((_, path)), _, _) => Ok(Some(path)),
-        (None, Some((path, difference)), _) => {
-            Err(Error::cache(&path, format!("its source has changed: {difference}")).with_hint(
-                "make a new cache with `--fresh`; the old one stays until you delete it with `stemstream cache rm`",
-            ))
-        }
-        (None, None, Some(error)) => Err(error),
-        (None, None, None) => Ok(None),
-    }
 }
 
 /// The number of documented steps that a cache has completed (1–5), as the documented HDF5 cache counts them.

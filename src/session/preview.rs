@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::plan::Plan;
 use crate::progress::CancelToken;
 use crate::read::{self, DatasetInfo};
-use crate::session::{base_name, cache_folder, choose, request};
+use crate::session::{Found, base_name, cache_folder, choose, request};
 use crate::steps::{self, BrightDisk};
 use crate::store::free_disk;
 
@@ -37,7 +37,10 @@ impl Preview {
         let info = source.info().clone();
         let detected = steps::detect(&*source, config, cancel)?;
         let folder = cache_folder(input, config);
-        let cache = choose(&folder, &base_name(input), &Fingerprint::of(&*source)?, config).ok().flatten();
+        let cache = match choose(&folder, &base_name(input), &Fingerprint::of(&*source)?, config) {
+            Ok(Found::Cache(path)) => Some(path),
+            _ => None,
+        };
         let shape = (info.scan, info.det, info.dtype);
         let mut request = request(config, shape, &detected.disk, source.block_bytes(1), Some(&*source));
         request.free_disk = free_disk(&folder);

@@ -58,6 +58,9 @@ pub fn detect(source: &dyn FrameSource, config: &Config, cancel: &CancelToken) -
             .with_hint("was the beam blanked? `stemstream info` shows what the file says about itself"));
     }
     let wanted = &config.disk;
+    if let Some(center) = wanted.center {
+        crop_around(center, wanted.crop_radius.unwrap_or(1), info.det)?;
+    }
     let known = KnownDisk { center: wanted.center, radius: wanted.radius };
     let disk = disk::find(&pattern, known).ok_or_else(|| {
         Error::unresolved(format!(

@@ -1,0 +1,39 @@
+//! The steps that are left, in order.
+
+use crate::cache::Step;
+use crate::config::Mode;
+use crate::error::Result;
+use crate::steps::{self, BrightDisk, Detected, RunContext};
+
+/// Runs everything that is not done yet, up to `target`; the stack is made or opened only when a step needs it.
+pub(super) fn run_steps(ctx: &RunContext<'_>, disk: &BrightDisk, target: Step) -> Result<()> {
+    let detected = Detected { disk: *disk, sampled_pattern: crate::axes::Image::zeros((0, 0)), warnings: Vec::new() };
+    let turn = || steps::corner_turn(ctx, &detected);
+    match target {
+        Step::Detect => return Ok(()),
+        Step::Stack => return turn().map(|_| ()),
+        Step::Fft => return steps::fft(ctx, &turn()?).map(|_| ()),
+        Step::Correlate | Step::Shifts | Step::Reconstruct => {}
+    }
+    let mut stack = None;
+    let shifts = if let Some(maps) = steps::ShiftMaps::finished(ctx)? {
+        maps
+    } else {
+        let correlations = match steps::Spectra::finished(ctx) {
+            Some(spectra) if ctx.config.run.mode == Mode::Documented => steps::correlate(ctx, &spectra)?,
+            _ => steps::align(ctx, stack.insert(turn()?))?,
+        };
+        if target == Step::Correlate {
+            return Ok(());
+        }
+        steps::find_shifts(ctx, &correlations)?
+    };
+    if target == Step::Reconstruct && !ctx.is_done(Step::Reconstruct) {
+        let stack = match stack {
+            Some(stack) => stack,
+            None => turn()?,
+        };
+        steps::reconstruct(ctx, disk, &stack, &shifts)?;
+    }
+    Ok(())
+}
