@@ -159,14 +159,13 @@ fn a_wrong_or_unknown_scan_shape_is_refused_with_what_would_fit() {
     let error = refused(run(&mib, dir.path(), &["source.scan=[7, 9]"]), 4);
     assert!(format!("{error} {:?}", error.hint()).contains("120"), "{error} {:?}", error.hint());
     run(&mib, dir.path(), &["source.scan=[10, 12]"]).unwrap();
-    for odd in ["source.scan=[0, 0]", "source.scan=[18446744073709551, 99999999]"] {
-        let error = run(&mib, dir.path(), &[odd]).map(drop).unwrap_err();
-        assert!([2, 4].contains(&error.exit_code()), "{odd}: {error}");
-    }
+    refused(run(&mib, dir.path(), &["source.scan=[4294967296, 4294967297]"]), 4);
+    refused(run(&mib, dir.path(), &["source.scan=[120, 1000000000000000000]"]), 4);
+    refused(Config::default().with_settings(["source.scan=[0, 0]"]), 2);
     // A sidecar that contradicts the file.
     write_hdr(&mib, 120, Some([11, 12]), 1);
-    let error = run(&mib, dir.path(), &[]).map(drop).unwrap_err();
-    assert_eq!(error.exit_code(), 4, "{error}");
+    let error = refused(run(&mib, dir.path(), &[]), 3);
+    assert!(error.to_string().contains("132 frames") && error.to_string().contains("120"), "{error}");
 }
 
 #[test]
@@ -252,10 +251,8 @@ fn a_crop_outside_the_detector_is_refused() {
     let path = dir.path().join("scan.npy");
     write_npy(&path, &scan(SHAPE), "<u2");
     run(&path, dir.path(), &["disk.crop_radius=1000000"]).unwrap();
-    let error = run(&path, dir.path(), &["disk.crop_radius=0"]).map(drop).unwrap_err();
-    assert!([2, 4].contains(&error.exit_code()), "{error}");
-    let error = run(&path, dir.path(), &["disk.crop_radius=9223372036854775807"]);
-    assert!(error.is_ok() || [2, 4].contains(&error.unwrap_err().exit_code()));
+    run(&path, dir.path(), &["disk.crop_radius=9223372036854775807"]).unwrap();
+    refused(Config::default().with_settings(["disk.crop_radius=0"]), 2);
 }
 
 #[test]
@@ -370,6 +367,12 @@ impl Progress for Filler {
     }
 }
 
+/// Deletes a file and what is in it. A process that another test is just starting may hold the file for a moment.
+fn make_room(file: &Path) {
+    fs::File::create(file).unwrap();
+    fs::remove_file(file).unwrap();
+}
+
 #[test]
 fn a_disk_that_fills_up_on_the_way_is_reported_and_the_run_goes_on_when_there_is_room() {
     let dir = folder();
@@ -387,7 +390,7 @@ fn a_disk_that_fills_up_on_the_way_is_reported_and_the_run_goes_on_when_there_is
         assert!(error.hint().is_some_and(|h| h.contains("free some space")), "{stage}: {error} {:?}", error.hint());
         let again = refused(run(&input, &target, &settings), 5);
         assert!(again.hint().is_some(), "{stage}: {again}");
-        fs::remove_file(file).unwrap();
+        make_room(&file);
         Bits::of(&run(&input, &target, &settings).unwrap()).must_equal(&expected, stage);
     }
 }
@@ -409,7 +412,7 @@ fn a_full_disk_at_the_very_beginning_leaves_nothing_in_the_way() {
         file.set_len(len - 4096 * left as u64).unwrap();
         drop(file);
         refused(run(&input, &target, &[]), 5);
-        fs::remove_file(filler).unwrap();
+        make_room(&filler);
         run(&input, &target, &[]).unwrap();
         fs::read_dir(&target).unwrap().for_each(|e| fs::remove_dir_all(e.unwrap().path()).unwrap());
     }

@@ -130,7 +130,8 @@ fn float_samples_are_as_independent_of_how_the_work_is_cut() {
 #[test]
 fn odd_scans_odd_crops_and_single_pixels_are_cut_without_a_difference() {
     let folder = common::runs::folder();
-    let shapes: [((usize, usize, usize, usize), &[&str]); 6] = [
+    type Shape = (usize, usize, usize, usize);
+    let shapes: [(Shape, &[&str]); 6] = [
         ((19, 23, 17, 15), &[]),
         ((7, 31, 12, 12), &[]),
         // Clipped at two edges: 7 rows, 9 columns.

@@ -160,6 +160,25 @@ fn a_lean_run_can_be_made_documented_afterwards() {
     found.must_equal(&case.expected(&[]), "documented after lean");
 }
 
+#[test]
+fn what_was_thrown_away_to_save_space_is_not_made_again_and_not_missed() {
+    let case = Case::new();
+    let watcher = Watcher::default();
+    let keep = ["cache.keep=stack"];
+    let session = Session::open(&case.input, config(case.path(), &keep), false, &watcher, &watcher.cancel).unwrap();
+    session.run_to(Step::Reconstruct).unwrap();
+    let cache = session.apply_retention().unwrap().unwrap();
+    assert!(!cache.join("bigFT").exists() && !cache.join("correlations").exists());
+    let (found, reports, _) = case.resumed(&keep);
+    assert!(reports.is_empty());
+    found.must_equal(&case.expected(&[]).lean(), "without the large arrays");
+    let change = "align.reference_smoothing=1.5";
+    let (found, _, said) = case.resumed(&[keep[0], change]);
+    assert!(!said.contains("begin corner turn"), "{said}");
+    found.lean().must_equal(&case.expected(&[change]).lean(), change);
+    assert!(!cache.join("bigFT").exists(), "an array without chunks would read as zeros");
+}
+
 /// What a change of one setting redoes, by the stages that begin.
 fn redone(change: &str) -> (Bits, String) {
     let case = Case::new();
@@ -453,7 +472,7 @@ fn damaged_small_arrays_are_refused_without_a_panic() {
             match run(&case.input, case.path(), &[change]) {
                 // The mean pattern is needed for the report only.
                 Ok(cache) => {
-                    assert_eq!(stemstream::session::Results::read(&cache).map(|_| ()).unwrap_err().exit_code(), 6)
+                    assert_eq!(stemstream::session::Results::read(&cache).map(|_| ()).unwrap_err().exit_code(), 6);
                 }
                 Err(error) => {
                     assert_eq!(error.exit_code(), 6, "{array} {damage}: {error}");
@@ -555,4 +574,39 @@ fn a_run_killed_in_the_corner_turn_goes_on_and_ends_with_the_same_bits() {
     assert_eq!(manifest(&case.cache()).state(Step::Stack), StepState::Absent);
     let (found, _, _) = case.resumed(&settings);
     found.must_equal(&case.expected(&[]), "killed in the corner turn");
+}
+
+/// Ctrl-C on the command: stopped cleanly with its own exit code, and the same command goes on.
+#[cfg(feature = "cli")]
+#[test]
+fn an_interrupted_command_exits_with_130_and_goes_on_when_it_is_called_again() {
+    // A length that is no product of small primes makes transforms slow enough to be interrupted.
+    let dir = common::runs::folder();
+    let input = dir.path().join("scan.npy");
+    write_npy(&input, &scan((127, 131, 32, 32)), "<u2");
+    let command = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stemstream"));
+        command.arg("run").arg(&input).args(["--workers", "1", "--set", "run.precision=f64"]);
+        command.args(["--set", "reconstruct.quality_threshold=0.01", "--set", "export.hdf5=false"]);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    };
+    let child = command().spawn().unwrap();
+    let started = || {
+        let caches = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path().join("manifest.json"));
+        caches.filter_map(|m| fs::read_to_string(m).ok()).any(|text| text.contains("nan_samples"))
+    };
+    let start = Instant::now();
+    while !started() {
+        assert!(start.elapsed() < Duration::from_secs(20), "the run does not come to the point");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let out = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("goes on from there") && !stderr.contains("panicked"), "{stderr}");
+    let out = command().output().unwrap();
+    let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success() && stderr.contains("continuing"), "{stderr}");
 }

@@ -96,7 +96,8 @@ impl Block for Tiles {
 /// Where the spectra of a tile come from.
 pub(super) struct SpectraSource<'a> {
     pub(super) stack: Option<&'a Stack>,
-    pub(super) array: &'a ChunkedArray,
+    /// bigFT in the cache; absent when it is neither there nor wanted.
+    pub(super) array: Option<&'a ChunkedArray>,
     pub(super) done: TileSet,
     pub(super) sums: Table,
 }
@@ -131,7 +132,8 @@ where
     Complex<T>: bytemuck::Pod,
 {
     fn fetch(&self, tile: Tile, buffer: &mut Pooled) -> Result<Vec<[PixelSums; 2]>> {
-        let chunk = self.source.array.chunk(&[0, 0, tile.chunk[0], tile.chunk[1]])?;
+        let array = self.source.array.ok_or_else(|| Error::bug("stored spectra without their array"))?;
+        let chunk = array.chunk(&[0, 0, tile.chunk[0], tile.chunk[1]])?;
         let bytes = chunk.bytes();
         buffer[..bytes.len()].copy_from_slice(bytes);
         let sums = &self.source.sums;
@@ -236,7 +238,7 @@ where
     let tiles: Vec<_> = Tile::all(ctx.plan, crop).into_iter().filter(|t| !done.contains(t.id)).collect();
     let image_bytes = (ctx.scan.len() * stack.dtype().size()) as u64;
     let pixels: usize = tiles.iter().map(Tile::pixels).sum();
-    let source = SpectraSource { stack: Some(stack), array: &array, done: done.clone(), sums: sums.clone() };
+    let source = SpectraSource { stack: Some(stack), array: Some(&array), done: done.clone(), sums: sums.clone() };
     let plan_fft = Fft2::<T>::new(ctx.scan);
 
     ctx.progress.begin("fft", pixels as u64 * image_bytes);

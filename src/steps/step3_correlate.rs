@@ -270,10 +270,12 @@ where
         if !work.fft.is_empty() {
             sums.load(cache.group())?;
         }
-        let fft_array = tile_array(cache.group(), fft_spec, !work.fft.is_empty())?;
+        let relied_on = !work.fft.is_empty();
+        let wanted = work.keep_spectra || relied_on;
+        let fft_array = wanted.then(|| tile_array(cache.group(), fft_spec, relied_on)).transpose()?;
         (fft_array, tile_array(cache.group(), corr_spec, !work.correlate.is_empty())?)
     };
-    let source = SpectraSource { stack, array: &fft_array, done: work.fft.clone(), sums: sums.clone() };
+    let source = SpectraSource { stack, array: fft_array.as_ref(), done: work.fft.clone(), sums: sums.clone() };
     let sample_bytes = stack.map_or(1, |s| s.dtype().size());
     let pixels: usize = work.tiles.iter().map(Tile::pixels).sum();
     let per_pixel = (n * 3 * size_of::<T>()) as u64;
@@ -288,9 +290,9 @@ where
         scan: ctx.scan,
         crop,
     });
-    let to_correlate: Port<Arc<SpectraTile>> = if work.keep_spectra {
+    let to_correlate: Port<Arc<SpectraTile>> = if let Some(array) = fft_array.as_ref().filter(|_| work.keep_spectra) {
         let (to_write, to_correlate) = spectra.split();
-        let mut write = Some(WriteSpectra { array: &fft_array, number_bytes: n * size_of::<Complex<T>>(), crop });
+        let mut write = Some(WriteSpectra { array, number_bytes: n * size_of::<Complex<T>>(), crop });
         let written = graph.stage("write bigFT", 1, plan.tiles, to_write, || take_once(&mut write));
         graph.sink("commit bigFT", written, Commit::new(ctx, &mut sums, vec![(Step::Fft, work.fft)], 0));
         to_correlate
