@@ -18,6 +18,9 @@ fn npy(folder: &Path) -> PathBuf {
     path
 }
 
+/// Scan rows and columns, detector rows and columns.
+type Shape = (usize, usize, usize, usize);
+
 #[test]
 fn npy_and_mib_give_the_same_bits() {
     let folder = common::runs::folder();
@@ -130,7 +133,6 @@ fn float_samples_are_as_independent_of_how_the_work_is_cut() {
 #[test]
 fn odd_scans_odd_crops_and_single_pixels_are_cut_without_a_difference() {
     let folder = common::runs::folder();
-    type Shape = (usize, usize, usize, usize);
     let shapes: [(Shape, &[&str]); 6] = [
         ((19, 23, 17, 15), &[]),
         ((7, 31, 12, 12), &[]),
