@@ -6,6 +6,7 @@
 
 pub mod convert;
 pub mod correlate;
+pub mod crosspower;
 pub mod disk;
 pub mod fft2;
 pub mod forward;

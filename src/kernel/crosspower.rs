@@ -1,0 +1,344 @@
+//! Parametric alignment: how well one small model of the aberrations explains all virtual images at once.
+//!
+//! The image of detector pixel `k` is the object displaced by `d(k) = M k` (scan pixels; `k` in detector pixels from the
+//! disk's centre). Multiplying its spectrum `F_k(q)` by `exp(2πi q·d(k))` undoes that. The detector pixels are split
+//! into the two colours of a checkerboard, each colour is summed to `S₀(q)` and `S₁(q)`, and
+//!
+//! ```text
+//! J(M) = Σ_q Re(S₀(q) S₁*(q))
+//! ```
+//!
+//! is the objective. The noise of the two halves is independent, so J has no noise floor: its maximum stands out at
+//! doses at which no single pixel correlates with anything.
+//!
+//! For aberrations up to second order, `M = -C R(θ)` with the symmetric matrix `C` of defocus and astigmatism, and the
+//! exact factor of a weak phase object, `i Γ*/|Γ|` with `Γ(q,k) = ψ(q-k)ψ*(k) - ψ*(q+k)ψ(k)` (Yang et al. 2016), is
+//! that same phase times a number that depends on `k` only through the overlap of the displaced disks: with
+//! `χ(q) = π g qᵀCq`,
+//!
+//! ```text
+//! both q-k and q+k in the aperture:   -sgn(sin χ(q))
+//! only q-k:                            i exp(iχ(q))
+//! only q+k:                           -i exp(-iχ(q))
+//! none:                                0
+//! ```
+//!
+//! because `χ(q-k) - χ(k) = χ(q) + 2π q·d(k)` and `χ(q+k) - χ(k) = χ(q) - 2π q·d(k)` for a quadratic `χ`. So both
+//! kernels cost one multiplication per number: the phase `q·Mk` is linear along a detector row, and its factors are
+//! made once per frequency.
+
+use num_complex::Complex;
+
+/// Parameters of the model: `[c1, c2a, c2b, θ]`; the first three in scan pixels per detector pixel, θ in radians.
+pub type Parameters = [f64; 4];
+
+/// How the phase factors are made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kernel {
+    /// `exp(2πi q·d(k))`: needs no calibration; biased when displacements are small.
+    Shift,
+    /// The exact factor of a weak phase object.
+    WeakPhase {
+        /// Detector pixels per unit of scan frequency (cycle per scan pixel): `λ / (Δα · step)`.
+        pixels_per_frequency: f64,
+        /// Radius of the aperture in detector pixels.
+        radius: f64,
+    },
+}
+
+/// The linear model `d(k) = M k` with `M = -C R(θ)`, `C = [[c1 + c2a, c2b], [c2b, c1 - c2a]]`, on (row, col) vectors;
+/// on a transposed detector `k` has its coordinates exchanged first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Model {
+    /// `[c1, c2a, c2b, θ]`.
+    pub parameters: Parameters,
+    /// Whether the detector's axes are exchanged.
+    pub transposed: bool,
+}
+
+type Matrix = [[f64; 2]; 2];
+
+fn times(a: &Matrix, b: &Matrix) -> Matrix {
+    std::array::from_fn(|i| std::array::from_fn(|j| a[i][0] * b[0][j] + a[i][1] * b[1][j]))
+}
+
+impl Model {
+    /// `M`, from detector pixels to displacements in scan pixels.
+    pub fn matrix(&self) -> Matrix {
+        self.oriented(&times(&self.symmetric(), &self.rotation()))
+    }
+
+    /// Displacement of the image of detector pixel `k` (`[row, col]` from the disk's centre), in scan pixels.
+    pub fn displacement(&self, k: [f64; 2]) -> [f64; 2] {
+        let m = self.matrix();
+        [m[0][0] * k[0] + m[0][1] * k[1], m[1][0] * k[0] + m[1][1] * k[1]]
+    }
+
+    fn symmetric(&self) -> Matrix {
+        let [c1, c2a, c2b, _] = self.parameters;
+        [[-(c1 + c2a), -c2b], [-c2b, -(c1 - c2a)]]
+    }
+
+    fn rotation(&self) -> Matrix {
+        let (s, c) = self.parameters[3].sin_cos();
+        [[c, -s], [s, c]]
+    }
+
+    fn oriented(&self, m: &Matrix) -> Matrix {
+        if self.transposed { [[m[0][1], m[0][0]], [m[1][1], m[1][0]]] } else { *m }
+    }
+
+    /// `∂M/∂p` for the four parameters.
+    fn derivatives(&self) -> [Matrix; 4] {
+        let r = self.rotation();
+        let (s, c) = self.parameters[3].sin_cos();
+        let of = |m: Matrix| self.oriented(&times(&m, &r));
+        [
+            of([[-1.0, 0.0], [0.0, -1.0]]),
+            of([[-1.0, 0.0], [0.0, 1.0]]),
+            of([[0.0, -1.0], [-1.0, 0.0]]),
+            self.oriented(&times(&self.symmetric(), &[[-s, -c], [c, -s]])),
+        ]
+    }
+
+    /// Rotates a scan frequency into the detector's axes: `k_det` with `R(θ) k_det = q`.
+    fn to_detector(&self, q: [f64; 2]) -> [f64; 2] {
+        let r = self.rotation();
+        let k = [r[0][0] * q[0] + r[1][0] * q[1], r[0][1] * q[0] + r[1][1] * q[1]];
+        if self.transposed { [k[1], k[0]] } else { k }
+    }
+}
+
+/// A run of detector pixels of one colour in one detector row: columns `col, col + spacing, …`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Run {
+    /// Row from the disk's centre, in detector pixels.
+    pub row: f64,
+    /// First column from the disk's centre.
+    pub col: f64,
+    /// Number of pixels.
+    pub len: usize,
+    /// Place of the first one among the colour's pixels.
+    pub start: usize,
+}
+
+/// One colour of the checkerboard.
+#[derive(Debug, Clone, Default)]
+pub struct Half {
+    /// Its detector pixels, row by row.
+    pub runs: Vec<Run>,
+    /// Number of detector pixels.
+    pub pixels: usize,
+    /// Spectra, `[frequency, pixel]`.
+    pub spectra: Vec<Complex<f32>>,
+}
+
+/// Spectra of all virtual images at chosen frequencies.
+#[derive(Debug, Clone, Default)]
+pub struct HalfSets {
+    /// Frequencies `[row, col]` in cycles per scan pixel.
+    pub frequencies: Vec<[f64; 2]>,
+    /// Distance of neighbouring pixels of a run in detector pixels.
+    pub spacing: f64,
+    /// The two colours.
+    pub halves: [Half; 2],
+}
+
+/// The objective, its gradient, and the power of the two sums that it is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Objective {
+    /// `J = Σ_q Re(S₀ S₁*)`.
+    pub value: f64,
+    /// `∂J/∂[c1, c2a, c2b, θ]`.
+    pub gradient: Parameters,
+    /// `Σ_q (|S₀|² + |S₁|²) / 2`.
+    pub power: f64,
+}
+
+impl Objective {
+    /// Adds the share of other frequencies.
+    pub fn add(&mut self, other: &Self) {
+        self.value += other.value;
+        self.power += other.power;
+        self.gradient.iter_mut().zip(other.gradient).for_each(|(a, b)| *a += b);
+    }
+}
+
+/// Sums over one colour and one region: `Σ F e^{iΦ}`, and the same weighted with the pixel's row and column.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    plain: Complex<f64>,
+    row: Complex<f64>,
+    col: Complex<f64>,
+}
+
+/// The three regions of the weak-phase kernel; the shift kernel has only the first.
+const REGIONS: usize = 3;
+
+/// The objective over the frequencies of `range`.
+///
+/// Shares of different ranges [add](Objective::add) up; a caller that cuts the frequencies in fixed pieces gets the
+/// same bits for any number of threads.
+///
+/// # Panics
+/// When `range` reaches beyond the frequencies.
+pub fn objective(sets: &HalfSets, model: &Model, kernel: Kernel, range: std::ops::Range<usize>) -> Objective {
+    let longest = sets.halves.iter().flat_map(|h| &h.runs).map(|r| r.len).max().unwrap_or(0);
+    let mut factors = vec![Complex::new(0f32, 0.0); longest];
+    let matrix = model.matrix();
+    let derivatives = model.derivatives();
+    let mut total = Objective::default();
+    for index in range {
+        let q = sets.frequencies[index];
+        // Φ(k) = w·k
+        let w = gradient_of_phase(&matrix, q);
+        let weights = Weights::new(model, kernel, q);
+        let sums: [[Sums; REGIONS]; 2] = std::array::from_fn(|h| half_sums(sets, h, index, w, &weights, &mut factors));
+        let s = sums.map(|regions| weights.apply(&regions, |r| r.plain));
+        total.value += (s[0] * s[1].conj()).re;
+        total.power += 0.5 * (s[0].norm_sqr() + s[1].norm_sqr());
+        for (p, derivative) in derivatives.iter().enumerate() {
+            let u = gradient_of_phase(derivative, q);
+            let ds = sums.map(|regions| {
+                let moved = weights.apply(&regions, |r| r.row * u[0] + r.col * u[1]);
+                Complex::<f64>::i() * moved + weights.derivative(&regions, p)
+            });
+            total.gradient[p] += (ds[0] * s[1].conj() + s[0] * ds[1].conj()).re;
+        }
+    }
+    total
+}
+
+/// `2π Mᵀq`: how the phase changes per detector pixel.
+fn gradient_of_phase(m: &Matrix, q: [f64; 2]) -> [f64; 2] {
+    let tau = std::f64::consts::TAU;
+    [tau * (m[0][0] * q[0] + m[1][0] * q[1]), tau * (m[0][1] * q[0] + m[1][1] * q[1])]
+}
+
+/// The numbers by which the three regions are multiplied at one frequency.
+struct Weights {
+    factor: [Complex<f64>; REGIONS],
+    /// `∂χ(q)/∂[c1, c2a, c2b]`; nothing for the shift kernel.
+    chi_slope: [f64; 3],
+    /// The frequency in detector pixels, on the detector's axes, and the aperture's radius.
+    overlap: Option<([f64; 2], f64)>,
+}
+
+impl Weights {
+    fn new(model: &Model, kernel: Kernel, q: [f64; 2]) -> Self {
+        let zero = Complex::default();
+        let Kernel::WeakPhase { pixels_per_frequency: g, radius } = kernel else {
+            return Self { factor: [Complex::from(1.0), zero, zero], chi_slope: [0.0; 3], overlap: None };
+        };
+        let scale = std::f64::consts::PI * g;
+        let slope = [q[0] * q[0] + q[1] * q[1], q[0] * q[0] - q[1] * q[1], 2.0 * q[0] * q[1]].map(|s| s * scale);
+        let [c1, c2a, c2b, _] = model.parameters;
+        let chi = c1 * slope[0] + c2a * slope[1] + c2b * slope[2];
+        let both = if chi.sin() >= 0.0 { -1.0 } else { 1.0 };
+        let factor =
+            [Complex::from(both), Complex::<f64>::i() * Complex::cis(chi), -Complex::<f64>::i() * Complex::cis(-chi)];
+        let q = model.to_detector(q.map(|v| v * g));
+        Self { factor, chi_slope: slope, overlap: Some((q, radius)) }
+    }
+
+    fn apply(&self, regions: &[Sums; REGIONS], of: impl Fn(&Sums) -> Complex<f64>) -> Complex<f64> {
+        self.factor.iter().zip(regions).map(|(f, r)| f * of(r)).sum()
+    }
+
+    /// What changes through `χ(q)`: `iχ'` on the second region, `-iχ'` on the third.
+    fn derivative(&self, regions: &[Sums; REGIONS], parameter: usize) -> Complex<f64> {
+        let Some(slope) = self.chi_slope.get(parameter) else { return Complex::default() };
+        Complex::new(0.0, *slope) * (self.factor[1] * regions[1].plain - self.factor[2] * regions[2].plain)
+    }
+
+    /// Cuts a run into pieces of one region each: `(region, first, end)`.
+    fn pieces(&self, run: &Run, spacing: f64) -> ([(usize, usize, usize); 5], usize) {
+        let mut out = [(0, 0, 0); 5];
+        let Some((q, radius)) = self.overlap else {
+            out[0] = (0, 0, run.len);
+            return (out, 1);
+        };
+        let minus = inside(run, spacing, q, radius);
+        let plus = inside(run, spacing, [-q[0], -q[1]], radius);
+        let mut cuts = [0, minus.0, minus.1, plus.0, plus.1, run.len];
+        cuts.sort_unstable();
+        let mut count = 0;
+        for pair in cuts.windows(2) {
+            let (first, end) = (pair[0], pair[1]);
+            let here = |(a, b): (usize, usize)| a <= first && end <= b;
+            let region = match (here(minus), here(plus)) {
+                (true, true) => 0,
+                (true, false) => 1,
+                (false, true) => 2,
+                (false, false) => continue,
+            };
+            if first < end {
+                out[count] = (region, first, end);
+                count += 1;
+            }
+        }
+        (out, count)
+    }
+}
+
+/// The pixels of a run within `radius` of `center`, as `[first, end)`.
+fn inside(run: &Run, spacing: f64, center: [f64; 2], radius: f64) -> (usize, usize) {
+    let height = radius * radius - (run.row - center[0]).powi(2);
+    if height < 0.0 {
+        return (0, 0);
+    }
+    let half = height.sqrt();
+    let first = ((center[1] - half - run.col) / spacing).ceil().clamp(0.0, run.len as f64) as usize;
+    let end = ((center[1] + half - run.col) / spacing).floor() + 1.0;
+    let end = end.clamp(0.0, run.len as f64) as usize;
+    if first < end { (first, end) } else { (0, 0) }
+}
+
+fn half_sums(
+    sets: &HalfSets,
+    half: usize,
+    index: usize,
+    w: [f64; 2],
+    weights: &Weights,
+    factors: &mut [Complex<f32>],
+) -> [Sums; REGIONS] {
+    let half = &sets.halves[half];
+    let spectra = &half.spectra[index * half.pixels..(index + 1) * half.pixels];
+    // exp(i w_col spacing j), shared by all rows.
+    let step = w[1] * sets.spacing;
+    for (j, factor) in factors.iter_mut().enumerate() {
+        let z = Complex::cis(step * j as f64);
+        *factor = Complex::new(z.re as f32, z.im as f32);
+    }
+    let mut regions = [Sums::default(); REGIONS];
+    for run in &half.runs {
+        let samples = &spectra[run.start..run.start + run.len];
+        let (pieces, count) = weights.pieces(run, sets.spacing);
+        let turn = Complex::cis(w[0] * run.row + w[1] * run.col);
+        for &(region, first, end) in &pieces[..count] {
+            let (plain, moment) = dot(&samples[first..end], &factors[first..end], first);
+            let plain = plain * turn;
+            let sums = &mut regions[region];
+            sums.plain += plain;
+            sums.row += plain * run.row;
+            sums.col += plain * run.col + moment * turn * sets.spacing;
+        }
+    }
+    regions
+}
+
+/// `Σ a_j b_j` and `Σ j a_j b_j`.
+fn dot(a: &[Complex<f32>], b: &[Complex<f32>], first: usize) -> (Complex<f64>, Complex<f64>) {
+    let (mut plain, mut moment) = (Complex::<f32>::default(), Complex::<f32>::default());
+    for (j, (x, y)) in a.iter().zip(b).enumerate() {
+        let product = x * y;
+        plain += product;
+        let weight = j as f32;
+        moment += Complex::new(product.re * weight, product.im * weight);
+    }
+    let wide = |z: Complex<f32>| Complex::new(f64::from(z.re), f64::from(z.im));
+    (wide(plain), wide(moment) + wide(plain) * first as f64)
+}
+
+#[cfg(test)]
+mod tests;
