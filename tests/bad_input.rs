@@ -414,7 +414,9 @@ fn a_full_disk_at_the_very_beginning_leaves_nothing_in_the_way() {
         refused(run(&input, &target, &[]), 5);
         make_room(&filler);
         run(&input, &target, &[]).unwrap();
-        fs::read_dir(&target).unwrap().for_each(|e| fs::remove_dir_all(e.unwrap().path()).unwrap());
+        for entry in fs::read_dir(&target).unwrap() {
+            fs::remove_dir_all(entry.unwrap().path()).unwrap();
+        }
     }
 }
 

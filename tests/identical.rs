@@ -10,7 +10,9 @@ use common::runs::{Bits, bits, run, scan};
 use common::writers::{MibLayout, write_hdr, write_mib, write_npy};
 use ndarray::Array4;
 
-const SHAPE: (usize, usize, usize, usize) = (20, 28, 24, 22);
+type Shape = (usize, usize, usize, usize);
+
+const SHAPE: Shape = (20, 28, 24, 22);
 
 fn npy(folder: &Path) -> PathBuf {
     let path = folder.join("scan.npy");
@@ -130,7 +132,6 @@ fn float_samples_are_as_independent_of_how_the_work_is_cut() {
 #[test]
 fn odd_scans_odd_crops_and_single_pixels_are_cut_without_a_difference() {
     let folder = common::runs::folder();
-    type Shape = (usize, usize, usize, usize);
     let shapes: [(Shape, &[&str]); 6] = [
         ((19, 23, 17, 15), &[]),
         ((7, 31, 12, 12), &[]),

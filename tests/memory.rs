@@ -74,7 +74,7 @@ fn write_scan(path: &Path) {
     let text = format!("{{'descr': '<u2', 'fortran_order': False, 'shape': ({SCAN}, {SCAN}, {DET}, {DET}), }}");
     let mut header = b"\x93NUMPY\x01\x00".to_vec();
     header.extend(117u16.to_le_bytes());
-    write!(header, "{text:<116}\n").unwrap();
+    writeln!(header, "{text:<116}").unwrap();
     file.write_all(&header).unwrap();
     let mut frame = vec![0u8; DET * DET * 2];
     for (row, col) in (0..SCAN * SCAN).map(|i| (i / SCAN, i % SCAN)) {
