@@ -10,7 +10,9 @@ use common::runs::{Bits, bits, run, scan};
 use common::writers::{MibLayout, write_hdr, write_mib, write_npy};
 use ndarray::Array4;
 
-const SHAPE: (usize, usize, usize, usize) = (20, 28, 24, 22);
+type Shape = (usize, usize, usize, usize);
+
+const SHAPE: Shape = (20, 28, 24, 22);
 
 fn npy(folder: &Path) -> PathBuf {
     let path = folder.join("scan.npy");

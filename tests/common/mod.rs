@@ -9,6 +9,7 @@
     reason = "each test file uses its own part of this"
 )]
 
+pub mod case;
 #[cfg(feature = "hdf5")]
 pub mod emd;
 pub mod runs;
