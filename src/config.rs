@@ -127,6 +127,8 @@ pub enum Method {
     Auto,
     /// One correlation peak per detector pixel against the central one.
     Classic,
+    /// One small model of the aberrations fitted to all images at once.
+    Parametric,
 }
 
 /// `[reconstruct]`: how the image is put together.

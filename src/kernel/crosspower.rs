@@ -102,7 +102,7 @@ impl Model {
     }
 
     /// Rotates a scan frequency into the detector's axes: `k_det` with `R(θ) k_det = q`.
-    fn to_detector(&self, q: [f64; 2]) -> [f64; 2] {
+    fn on_detector(&self, q: [f64; 2]) -> [f64; 2] {
         let r = self.rotation();
         let k = [r[0][0] * q[0] + r[1][0] * q[1], r[0][1] * q[0] + r[1][1] * q[1]];
         if self.transposed { [k[1], k[0]] } else { k }
@@ -237,7 +237,7 @@ impl Weights {
         let both = if chi.sin() >= 0.0 { -1.0 } else { 1.0 };
         let factor =
             [Complex::from(both), Complex::<f64>::i() * Complex::cis(chi), -Complex::<f64>::i() * Complex::cis(-chi)];
-        let q = model.to_detector(q.map(|v| v * g));
+        let q = model.on_detector(q.map(|v| v * g));
         Self { factor, chi_slope: slope, overlap: Some((q, radius)) }
     }
 

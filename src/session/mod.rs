@@ -68,6 +68,8 @@ impl<'a> Session<'a> {
         cancel: &'a CancelToken,
     ) -> Result<Self> {
         let source = read::open(input, &config.source)?;
+        let mut config = config;
+        config.calibration = config.calibration.or(source.info().calibration);
         let fingerprint = Fingerprint::of(&*source)?;
         let folder = cache_folder(input, &config);
         let found = if fresh { Found::Nothing } else { choose(&folder, &base_name(input), &fingerprint, &config)? };

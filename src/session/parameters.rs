@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cache::Step;
-use crate::config::Config;
+use crate::config::{Config, Method};
 
 /// The parameters that a step itself depends on (not those of earlier steps), with the names of the configuration.
 pub(super) fn of(step: Step, config: &Config) -> Value {
@@ -22,9 +22,11 @@ pub(super) fn of(step: Step, config: &Config) -> Value {
         }),
         Step::Stack => json!({"source.nan": c.source.nan}),
         Step::Fft => json!({"run.precision": c.run.precision}),
-        // `auto` and `classic` are the same method in this version.
-        Step::Correlate => json!({"align.method": "classic", "align.reference_smoothing": c.align.reference_smoothing}),
-        Step::Shifts => json!({}),
+        Step::Correlate => json!({"align.reference_smoothing": c.align.reference_smoothing}),
+        Step::Shifts if c.align.method == Method::Parametric => {
+            json!({"align.method": "parametric", "calibration": c.calibration})
+        }
+        Step::Shifts => json!({"align.method": "classic"}),
         Step::Reconstruct => json!({
             "reconstruct.upscale": c.reconstruct.upscale.factor(),
             "reconstruct.merge": "nearest",

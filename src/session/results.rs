@@ -8,7 +8,7 @@ use crate::axes::{Image, Sample};
 use crate::cache::{Manifest, Step, WorkingCache};
 use crate::config::{Config, Precision};
 use crate::error::{Error, Result};
-use crate::steps::BrightDisk;
+use crate::steps::{AberrationFit, BrightDisk};
 use crate::store::ChunkedArray;
 
 /// The results of a finished run with everything needed to write them down.
@@ -20,6 +20,8 @@ pub struct Results {
     pub config: Config,
     /// The disk and the crop.
     pub disk: BrightDisk,
+    /// The fitted aberrations, when the shifts are those of a model.
+    pub fit: Option<AberrationFit>,
     /// Mean over all frames, `[det row, det col]`.
     pub mean_pattern: Image,
     /// Row shifts, `[crop row, crop col]`, absolute.
@@ -58,6 +60,7 @@ impl Results {
         Ok(Self {
             disk: serde_json::from_value(disk).map_err(|e| damaged("disk", e))?,
             config: serde_json::from_value(manifest.config.clone()).map_err(|e| damaged("configuration", e))?,
+            fit: manifest.results.get(&Step::Shifts).and_then(|fit| serde_json::from_value(fit.clone()).ok()),
             mean_pattern: group.read_image("mean_pattern")?,
             shift_y: group.read_image("shift_y")?,
             shift_x: group.read_image("shift_x")?,

@@ -1,7 +1,7 @@
 //! The steps that are left, in order.
 
 use crate::cache::Step;
-use crate::config::Mode;
+use crate::config::{Method, Mode};
 use crate::error::Result;
 use crate::steps::{self, BrightDisk, Detected, RunContext};
 
@@ -26,7 +26,16 @@ pub(super) fn run_steps(ctx: &RunContext<'_>, disk: &BrightDisk, target: Step) -
         if target == Step::Correlate {
             return Ok(());
         }
-        steps::find_shifts(ctx, &correlations)?
+        let fit = if ctx.config.align.method == Method::Parametric {
+            let stack = match &stack {
+                Some(stack) => stack,
+                None => stack.insert(turn()?),
+            };
+            Some(steps::fit_aberrations(ctx, disk, &stack.stack)?)
+        } else {
+            None
+        };
+        steps::find_shifts(ctx, &correlations, disk, fit.as_ref())?
     };
     if target == Step::Reconstruct && !ctx.is_done(Step::Reconstruct) {
         let stack = match stack {

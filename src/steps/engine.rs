@@ -2,7 +2,7 @@
 
 use num_complex::Complex;
 
-use crate::axes::{Image, ScanShape};
+use crate::axes::{Image, Sample, ScanShape};
 use crate::error::Result;
 use crate::kernel::convert::{PixelSums, offset, pack_pair, pixel_sums};
 use crate::kernel::correlate::{Normalisation, multiply_packed, multiply_stored, unpack};
@@ -93,6 +93,34 @@ impl<T: Real> Engine<T> {
         });
         self.fft.forward(&mut self.image, &mut self.spectrum, &mut self.scratch);
         sums
+    }
+
+    /// As [`load`](Self::load), with each image's mean taken off and multiplied by `window`, both over the pair's own
+    /// scale; returns the packed spectrum (transposed).
+    pub(super) fn load_windowed(&mut self, stack: &Stack, pair: Pair, window: &[f32]) -> &[Complex<T>] {
+        let n = self.shape.len();
+        let [first, second] = &mut self.samples;
+        with_sample_type!(stack.dtype(), S => {
+            let mut windowed = |pixel: usize, samples: &mut AlignedBytes, imaginary: bool| {
+                let samples = samples.cast_mut::<S>();
+                stack.copy_image(pixel, samples);
+                let mean = pixel_sums(samples).sum / n as f64;
+                for ((z, s), w) in self.image.iter_mut().zip(&*samples).zip(window) {
+                    let value = T::round_from((s.to_f64() - mean) * f64::from(*w));
+                    if imaginary {
+                        z.im = value;
+                    } else {
+                        *z = Complex::new(value, T::default());
+                    }
+                }
+            };
+            windowed(pair.pixel, first, false);
+            if pair.both {
+                windowed(pair.pixel + 1, second, true);
+            }
+        });
+        self.fft.forward(&mut self.image, &mut self.spectrum, &mut self.scratch);
+        &self.spectrum
     }
 
     /// Writes the loaded pair's spectra (`[scan row, scan col]`).

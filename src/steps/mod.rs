@@ -15,6 +15,7 @@ mod commit;
 mod context;
 mod corner_turn;
 mod engine;
+mod parametric;
 mod stack;
 mod step1_detect;
 mod step2_fft;
@@ -25,6 +26,7 @@ mod tile;
 
 pub use context::RunContext;
 pub use corner_turn::corner_turn;
+pub use parametric::{AberrationFit, fit_aberrations};
 pub use stack::{CroppedStack, Stack};
 pub use step1_detect::{BrightDisk, Detected, detect};
 pub use step2_fft::{Spectra, fft};

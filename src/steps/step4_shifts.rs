@@ -4,8 +4,10 @@ use serde_json::json;
 
 use crate::axes::{DetShape, Image};
 use crate::cache::Step;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::steps::context::RunContext;
+use crate::steps::parametric::{AberrationFit, model_maps};
+use crate::steps::step1_detect::BrightDisk;
 use crate::steps::step3_correlate::{Correlations, is_aligned};
 
 /// The result of step 4, one number for each detector pixel of the crop, `[crop row, crop col]`.
@@ -36,19 +38,27 @@ impl ShiftMaps {
     }
 }
 
-/// Collects the peaks into maps and keeps them in the cache.
+/// Collects the peaks into maps and keeps them in the cache. With a fitted model the shifts are the model's; quality and
+/// `zncc` are those of the peaks all the same.
 ///
 /// # Errors
 /// [`Io`](crate::error::ErrorKind::Io).
-pub fn find_shifts(ctx: &RunContext<'_>, correlations: &Correlations) -> Result<ShiftMaps> {
+pub fn find_shifts(
+    ctx: &RunContext<'_>,
+    correlations: &Correlations,
+    disk: &BrightDisk,
+    fit: Option<&AberrationFit>,
+) -> Result<ShiftMaps> {
     let DetShape { rows, cols } = correlations.crop;
     let map = |column: usize| Image::from_shape_fn((rows, cols), |(r, c)| correlations.peaks.row(r * cols + c)[column]);
-    let maps = ShiftMaps { y: map(0), x: map(1), quality: map(2), zncc: map(3) };
+    let (y, x) = fit.map_or_else(|| (map(0), map(1)), |fit| model_maps(ctx, disk, fit));
+    let maps = ShiftMaps { y, x, quality: map(2), zncc: map(3) };
     let mut cache = ctx.cache();
     for (name, image) in [("shift_y", &maps.y), ("shift_x", &maps.x), ("quality", &maps.quality), ("zncc", &maps.zncc)]
     {
         cache.group().write_image(name, image, ["det_row", "det_col"])?;
     }
-    cache.mark_done(Step::Shifts, json!({}), true)?;
+    let result = fit.map(serde_json::to_value).transpose().map_err(|e| Error::bug(e.to_string()))?;
+    cache.mark_done(Step::Shifts, result.unwrap_or_else(|| json!({})), true)?;
     Ok(maps)
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::axes::{DetShape, Image, Sample};
 use crate::cache::Step;
+use crate::config::Method;
 use crate::error::{Error, Result};
 use crate::kernel::upsample::{Band, Grid, Targets, deposit};
 use crate::pipeline::AlignedBytes;
@@ -76,15 +77,21 @@ pub fn reconstruct(
 /// The detector pixels that are used for the image, for the virtual bright field, or for both, in order.
 fn choose(ctx: &RunContext<'_>, disk: &BrightDisk, crop: DetShape, shifts: &ShiftMaps) -> Vec<Part> {
     let settings = &ctx.config.reconstruct;
+    let parametric = ctx.config.align.method == Method::Parametric;
     let near = |i: usize, len: usize| i.abs_diff(len / 2) <= settings.detector_radius;
     let mut parts = Vec::new();
     for row in 0..crop.rows {
         for col in 0..crop.cols {
             let at = [row, col];
-            let used = near(row, crop.rows) && near(col, crop.cols) && shifts.quality[at] > settings.quality_threshold;
             let (dr, dc) =
                 ((row + disk.crop.row0) as f64 - disk.center[0], (col + disk.crop.col0) as f64 - disk.center[1]);
             let in_disk = dr.hypot(dc) <= disk.radius;
+            // A dose meter says nothing about a fitted model; the disk does.
+            let used = if parametric {
+                in_disk
+            } else {
+                near(row, crop.rows) && near(col, crop.cols) && shifts.quality[at] > settings.quality_threshold
+            };
             if used || in_disk {
                 let shift = used.then(|| [shifts.y[at], shifts.x[at]]);
                 parts.push(Part { pixel: row * crop.cols + col, shift, in_disk });

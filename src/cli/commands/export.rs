@@ -156,7 +156,7 @@ fn run_results(results: &Results, timestamp: String, cache_file: Option<String>)
         reference_smoothing: c.align.reference_smoothing,
         detector_radius: c.reconstruct.detector_radius,
         quality_threshold: c.reconstruct.quality_threshold,
-        method: "classic".to_owned(),
+        method: results.fit.as_ref().map_or_else(|| "classic".to_owned(), |fit| format!("parametric, {}", fit.kernel)),
         fingerprint: m.source.content.clone(),
         calibration: c.calibration,
         cache_file,
