@@ -220,11 +220,24 @@ impl<'de> Deserialize<'de> for Upscale {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Merge {
-    /// The best that this version has; at present `nearest`.
+    /// `fourier` for the parametric alignment, `nearest` for the classic one.
     #[default]
     Auto,
     /// Each sample goes to the nearest output pixel.
     Nearest,
+    /// Images are shifted and averaged in the Fourier domain: exact below a pixel, without holes.
+    Fourier,
+}
+
+impl Config {
+    /// Whether images are merged in the Fourier domain.
+    pub fn merges_in_fourier_domain(&self) -> bool {
+        match self.reconstruct.merge {
+            Merge::Fourier => true,
+            Merge::Nearest => false,
+            Merge::Auto => self.align.method == Method::Parametric,
+        }
+    }
 }
 
 /// `[run]`: how the work is run.

@@ -20,9 +20,6 @@ fn npy(folder: &Path) -> PathBuf {
     path
 }
 
-/// Scan rows and columns, detector rows and columns.
-type Shape = (usize, usize, usize, usize);
-
 #[test]
 fn npy_and_mib_give_the_same_bits() {
     let folder = common::runs::folder();

@@ -210,6 +210,9 @@ fn write_parameters(at: &Group, run: &RunResults) -> H5Result<()> {
     h5::scalar(at, "disk_radius", &run.bf_radius)?;
     h5::ints(at, "data_shape", &[run.scan.rows, run.scan.cols, run.det.rows, run.det.cols])?;
     h5::texts(at, "warnings", &run.warnings)?;
+    for (name, value) in &run.findings {
+        h5::scalar(at, name, value)?;
+    }
     let c = &run.calibration;
     for (name, value) in [
         ("energy_ev", c.energy_ev),

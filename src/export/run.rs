@@ -55,6 +55,8 @@ pub struct RunResults {
     pub superres_image: Image,
     /// How many samples each pixel of the super-resolved image received (their weights), same shape.
     pub weights: Image,
+    /// Further numbers that the method found, by the name of their attribute: aberrations, significance.
+    pub findings: Vec<(String, f64)>,
     /// What the user should know before trusting the result.
     pub warnings: Vec<String>,
 }

@@ -53,7 +53,7 @@ impl MemoryCost {
 
         let output = scan * (request.upscale * request.upscale) as u64;
         let batch = plan.workers as u64 * 2 * scan * sample;
-        let reconstruction = stack + output * (12 + 4 * 8) + batch + scan * 8 * 4 + (1 << 20);
+        let reconstruction = stack + output * (12 + 4 * 8 + 16) + batch + scan * 8 * 4 + (1 << 20);
         Self {
             corner_turn: corner_turn + PROGRAM_BYTES,
             alignment: alignment + PROGRAM_BYTES,

@@ -29,7 +29,7 @@ pub(super) fn of(step: Step, config: &Config) -> Value {
         Step::Shifts => json!({"align.method": "classic"}),
         Step::Reconstruct => json!({
             "reconstruct.upscale": c.reconstruct.upscale.factor(),
-            "reconstruct.merge": "nearest",
+            "reconstruct.merge": if c.merges_in_fourier_domain() { "fourier" } else { "nearest" },
             "reconstruct.detector_radius": c.reconstruct.detector_radius,
             "reconstruct.quality_threshold": c.reconstruct.quality_threshold,
         }),

@@ -15,6 +15,7 @@ mod commit;
 mod context;
 mod corner_turn;
 mod engine;
+mod merge_fourier;
 mod parametric;
 mod stack;
 mod step1_detect;

@@ -314,12 +314,12 @@ struct Null {
 }
 
 impl Null {
-    fn new(values: Vec<f64>) -> Self {
+    fn new(values: &[f64]) -> Self {
         let median = |mut v: Vec<f64>| {
             v.sort_unstable_by(f64::total_cmp);
             v.get(v.len() / 2).copied().unwrap_or(0.0)
         };
-        let middle = median(values.clone());
+        let middle = median(values.to_vec());
         // 1.4826: a normal distribution's standard deviation over its median absolute deviation.
         let spread = 1.4826 * median(values.iter().map(|v| (v - middle).abs()).collect());
         Self { median: middle, spread }
@@ -353,10 +353,8 @@ impl Fit<'_> {
 
     /// The exact kernel, when the sampling is known.
     fn weak_phase(&self) -> Option<Kernel> {
-        let c = &self.ctx.config.calibration;
-        let per_pixel = mrad_per_px(c, self.disk)? * 1e-3;
-        let g = wavelength_angstrom(c.energy_ev?) / (per_pixel * c.scan_step_angstrom?);
-        Some(Kernel::WeakPhase { pixels_per_frequency: g, radius: self.disk.radius })
+        let pixels_per_frequency = pixels_per_frequency(self.ctx, self.disk)?;
+        Some(Kernel::WeakPhase { pixels_per_frequency, radius: self.disk.radius })
     }
 
     fn reach(&self) -> f64 {
@@ -417,7 +415,8 @@ impl Fit<'_> {
         let models = self.models(1.0, self.reach());
         // Every so many points of the grid, whatever their value.
         let wrong = models.iter().step_by((models.len() / NULL_MODELS).max(1));
-        let null = Null::new(wrong.map(|m| self.evaluate(m, Kernel::Shift).value).collect());
+        let wrong: Vec<f64> = wrong.map(|m| self.evaluate(m, Kernel::Shift).value).collect();
+        let null = Null::new(&wrong);
         (self.best_of(self.coarse, &models, Kernel::Shift), null)
     }
 
@@ -521,6 +520,13 @@ impl Fit<'_> {
             ),
         }
     }
+}
+
+/// Detector pixels that one cycle per scan pixel scatters by, `λ / (Δα · step)`, with a calibration.
+pub(super) fn pixels_per_frequency(ctx: &RunContext<'_>, disk: &BrightDisk) -> Option<f64> {
+    let c = &ctx.config.calibration;
+    let per_pixel = mrad_per_px(c, disk)? * 1e-3;
+    Some(wavelength_angstrom(c.energy_ev?) / (per_pixel * c.scan_step_angstrom?))
 }
 
 /// Angle per detector pixel: given, or from the semi-angle and the disk's radius.

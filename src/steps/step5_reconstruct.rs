@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::kernel::upsample::{Band, Grid, Targets, deposit};
 use crate::pipeline::AlignedBytes;
 use crate::steps::context::RunContext;
+use crate::steps::merge_fourier::merge;
 use crate::steps::stack::{CroppedStack, Stack};
 use crate::steps::step1_detect::BrightDisk;
 use crate::steps::step4_shifts::ShiftMaps;
@@ -37,7 +38,8 @@ struct Part {
     in_disk: bool,
 }
 
-/// Puts every sample of every used detector pixel at the nearest pixel of a finer image.
+/// Puts every sample of every used detector pixel at the nearest pixel of a finer image, or merges the images in the
+/// Fourier domain (`weights` are then still the numbers of samples nearest to each pixel).
 ///
 /// Used are the pixels of the crop at most `reconstruct.detector_radius` rows and columns from its centre whose
 /// quality is above `reconstruct.quality_threshold`.
@@ -64,7 +66,11 @@ pub fn reconstruct(
             0.9 * best
         )));
     }
-    let result = with_sample_type!(stack.stack.dtype(), S => accumulate::<S>(ctx, &stack.stack, &parts))?;
+    let mut result = with_sample_type!(stack.stack.dtype(), S => accumulate::<S>(ctx, &stack.stack, &parts))?;
+    if ctx.config.merges_in_fourier_domain() {
+        let used = shifts_to_apply(ctx, &parts);
+        result.image = with_sample_type!(stack.stack.dtype(), S => merge::<S>(ctx, disk, &stack.stack, &used))?;
+    }
     let mut cache = ctx.cache();
     let fine = ["row", "col"];
     cache.group().write_image("superres_image", &result.image, fine)?;
@@ -72,6 +78,14 @@ pub fn reconstruct(
     cache.group().write_image("virtual_bf", &result.virtual_bf, ["scan_row", "scan_col"])?;
     cache.mark_done(Step::Reconstruct, json!({"pixels_used": pixels_used}), true)?;
     Ok(result)
+}
+
+/// Crop index of each used detector pixel and the shift that brings its image onto the axial one: the negative of where
+/// its correlation peaks.
+fn shifts_to_apply(ctx: &RunContext<'_>, parts: &[Part]) -> Vec<(usize, [f64; 2])> {
+    let none = [(ctx.scan.rows / 2) as f64, (ctx.scan.cols / 2) as f64];
+    let used = parts.iter().filter_map(|part| part.shift.map(|shift| (part.pixel, shift)));
+    used.map(|(pixel, [y, x])| (pixel, [none[0] - y, none[1] - x])).collect()
 }
 
 /// The detector pixels that are used for the image, for the virtual bright field, or for both, in order.

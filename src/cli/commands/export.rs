@@ -10,6 +10,7 @@ use crate::config::EmdTarget;
 use crate::error::{Error, Result};
 use crate::export::{RunResults, Written, write_all};
 use crate::session::{self, Results};
+use crate::steps::AberrationFit;
 
 /// What was written for one run.
 #[derive(Debug)]
@@ -169,8 +170,26 @@ fn run_results(results: &Results, timestamp: String, cache_file: Option<String>)
         virtual_bf: results.virtual_bf.clone(),
         superres_image: results.superres_image.clone(),
         weights: results.weights.clone(),
+        findings: results.fit.as_ref().map(findings).unwrap_or_default(),
         warnings: m.warnings.clone(),
     }
+}
+
+/// What the fit found, as attributes of the run's parameters.
+fn findings(fit: &AberrationFit) -> Vec<(String, f64)> {
+    let mut found = vec![
+        ("fit_rotation_deg".to_owned(), fit.rotation_deg),
+        ("fit_transposed".to_owned(), f64::from(u8::from(fit.transposed))),
+        ("fit_coherence".to_owned(), fit.coherence),
+        ("fit_significance".to_owned(), fit.significance),
+    ];
+    let angstrom = fit.c10_angstrom.zip(fit.c12_angstrom);
+    if let Some((c10, [c12a, c12b])) = angstrom {
+        found.extend(
+            [("c10_angstrom", c10), ("c12a_angstrom", c12a), ("c12b_angstrom", c12b)].map(|(n, v)| (n.to_owned(), v)),
+        );
+    }
+    found
 }
 
 /// A failure of one input of a batch as JSON.

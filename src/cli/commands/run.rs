@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::memory;
 use crate::progress::CancelToken;
 use crate::session::{self, Results, Session};
+use crate::steps::AberrationFit;
 
 /// Runs every input; failures are reported at once and do not stop the others. The exit code is that of the worst:
 /// the largest, and 130 as soon as the user interrupts.
@@ -57,6 +58,9 @@ fn one(input: &Path, config: &Config, args: &RunArgs, talk: &Talk, cancel: &Canc
     session.close_source();
     let mut results = Results::read(&cache)?;
     results.config.calibration = calibration;
+    if let Some(fit) = &results.fit {
+        tell_fit(fit, talk);
+    }
     let existing = results.manifest.exports.get("hdf5").filter(|p| p.is_file() && config.export.hdf5).cloned();
     let outcome = export::write(&cache, &results, timestamp, existing, talk)?;
     if let Some(hdf5) = &outcome.hdf5
@@ -69,6 +73,20 @@ fn one(input: &Path, config: &Config, args: &RunArgs, talk: &Talk, cancel: &Canc
     let seconds = start.elapsed().as_secs_f64();
     finish(input, args, (&outcome, cache.as_deref(), seconds), talk);
     Ok(())
+}
+
+fn tell_fit(fit: &AberrationFit, talk: &Talk) {
+    let size = if let (Some(c10), Some([a, b])) = (fit.c10_angstrom, fit.c12_angstrom) {
+        format!("C10 {c10:.1} Å, C12 {:.1} Å", a.hypot(b))
+    } else {
+        let [c1, a, b, _] = fit.parameters;
+        format!("no calibration: C10 {c1:.4}, C12 {:.4} scan pixels per detector pixel", a.hypot(b))
+    };
+    let detector = if fit.transposed { ", detector axes exchanged" } else { "" };
+    talk.note(&format!(
+        "aberrations: {size}, rotation {:.2}°{detector} ({} kernel, significance {:.0}); equally possible: {}",
+        fit.rotation_deg, fit.kernel, fit.significance, fit.other_branch
+    ));
 }
 
 fn bottlenecks(session: &Session<'_>, talk: &Talk) {
