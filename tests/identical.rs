@@ -176,7 +176,9 @@ fn step_by_step_gives_the_same_bits_as_all_at_once() {
         assert_eq!(session.is_resumed(), step != Step::Detect);
         session.run_to(step).unwrap_or_else(|e| panic!("{step}: {e}"));
         assert!(session.manifest().is_done(step), "{step}");
-        assert!(Step::ALL.into_iter().filter(|s| *s > step).all(|s| !session.manifest().is_done(s)), "{step}");
+        // Peaks are found while correlations are made.
+        let last = if step == Step::Correlate { Step::Peaks } else { step };
+        assert!(Step::ALL.into_iter().filter(|s| *s > last).all(|s| !session.manifest().is_done(s)), "{step}");
     }
     Bits::of(&run(&input, steps.path(), &[]).unwrap()).must_equal(&expected, "step by step");
 }

@@ -33,7 +33,7 @@ fn cancelled_in_align(mode: &str) {
     let settings: Vec<_> = TILES.into_iter().chain([mode, "run.workers=2"]).collect();
     case.interrupted(&settings, &Watcher::stopping_after_marks("align", 12));
     let cache = case.cache();
-    let (all, before) = (tiles_of(&cache), marked(&cache, Step::Shifts, tiles_of(&cache)));
+    let (all, before) = (tiles_of(&cache), marked(&cache, Step::Peaks, tiles_of(&cache)));
     assert!(before >= 10 && before < all, "{before} of {all} tiles are marked");
     let (found, reports, said) = case.resumed(&settings);
     assert!(!said.contains("begin corner turn"), "{said}");
@@ -137,10 +137,32 @@ fn a_changed_reconstruction_redoes_the_reconstruction_only_and_says_so() {
 }
 
 #[test]
+fn another_alignment_method_keeps_spectra_correlations_and_peaks() {
+    let case = Case::new();
+    let cache = run(&case.input, case.path(), &[]).unwrap();
+    let times = || -> Vec<SystemTime> {
+        ["bigFT", "correlations", "peaks"]
+            .iter()
+            .flat_map(|array| files(&cache.join(array)))
+            .map(|path| fs::metadata(path).unwrap().modified().unwrap())
+            .collect()
+    };
+    let before = times();
+    let settings = config(case.path(), &["align.method=parametric"]);
+    let watcher = Watcher::default();
+    let session = Session::open(&case.input, settings, false, &watcher, &watcher.cancel).unwrap();
+    // Whether this little scan determines a model is another matter.
+    let _ = session.run_to(Step::Shifts);
+    assert!(watcher.said().contains("changed: shifts, reconstruct will be done again"), "{}", watcher.said());
+    assert!(!before.is_empty() && before == times());
+    assert!(manifest(&cache).is_done(Step::Peaks));
+}
+
+#[test]
 fn a_changed_reference_redoes_the_correlations_but_not_the_spectra() {
     let (_, said) = redone("align.reference_smoothing=1.5");
     assert!(
-        said.starts_with("align, reconstruct: ") && said.contains(": correlate, shifts, reconstruct will"),
+        said.starts_with("align, reconstruct: ") && said.contains(": correlate, peaks, shifts, reconstruct will"),
         "{said}"
     );
 }
@@ -164,7 +186,7 @@ fn a_changed_reference_leaves_the_stored_spectra_untouched() {
 fn a_changed_precision_redoes_the_spectra_but_not_the_stack() {
     let (_, said) = redone("run.precision=f64");
     assert!(said.starts_with("align, reconstruct: "), "{said}");
-    assert!(said.contains(": fft, correlate, shifts, reconstruct will"), "{said}");
+    assert!(said.contains(": fft, correlate, peaks, shifts, reconstruct will"), "{said}");
 }
 
 #[test]
@@ -251,7 +273,7 @@ fn a_stack_that_was_not_surely_on_disk_when_the_system_restarted_is_made_again()
         let len = fs::metadata(&chunk).unwrap().len() as usize;
         fs::write(&chunk, vec![0; len]).unwrap();
     }
-    let before = marked(&cache, Step::Shifts, tiles_of(&cache));
+    let before = marked(&cache, Step::Peaks, tiles_of(&cache));
     let (found, reports, said) = case.resumed(&settings);
     assert!(said.contains("begin corner turn"), "{said}");
     let align = reports.iter().find(|r| r.0 == "align").unwrap();
@@ -308,10 +330,10 @@ fn a_run_killed_while_aligning_goes_on_and_ends_with_the_same_bits() {
         let case = Case::new();
         let settings: Vec<_> = TILES.into_iter().chain([mode]).collect();
         killed(&case, &settings, |cache| {
-            manifest(cache).is_done(Step::Stack) && marked(cache, Step::Shifts, tiles_of(cache)) > 0
+            manifest(cache).is_done(Step::Stack) && marked(cache, Step::Peaks, tiles_of(cache)) > 0
         });
         let cache = case.cache();
-        let (all, before) = (tiles_of(&cache), marked(&cache, Step::Shifts, tiles_of(&cache)));
+        let (all, before) = (tiles_of(&cache), marked(&cache, Step::Peaks, tiles_of(&cache)));
         assert!(before > 0 && before < all);
         let (found, reports, said) = case.resumed(&settings);
         assert!(!said.contains("begin corner turn"), "{said}");

@@ -47,6 +47,8 @@ pub enum Step {
     Fft,
     /// Correlations.
     Correlate,
+    /// The correlations' peaks, which are kept in every mode.
+    Peaks,
     /// Shift maps.
     Shifts,
     /// The super-resolved image.
@@ -55,7 +57,8 @@ pub enum Step {
 
 impl Step {
     /// All, in order.
-    pub const ALL: [Self; 6] = [Self::Detect, Self::Stack, Self::Fft, Self::Correlate, Self::Shifts, Self::Reconstruct];
+    pub const ALL: [Self; 7] =
+        [Self::Detect, Self::Stack, Self::Fft, Self::Correlate, Self::Peaks, Self::Shifts, Self::Reconstruct];
 
     /// The step's name as commands and configuration write it.
     pub fn name(self) -> &'static str {
@@ -64,6 +67,7 @@ impl Step {
             Self::Stack => "stack",
             Self::Fft => "fft",
             Self::Correlate => "correlate",
+            Self::Peaks => "peaks",
             Self::Shifts => "shifts",
             Self::Reconstruct => "reconstruct",
         }

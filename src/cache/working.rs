@@ -132,15 +132,14 @@ impl WorkingCache {
         self.manifest.write(&self.path)
     }
 
-    /// Marks tiles of a step whose data are on disk; all of them make the step done (but for the shift maps, which
-    /// are made out of the tiles' peaks afterwards).
+    /// Marks tiles of a step whose data are on disk; all of them make the step done.
     ///
     /// # Errors
     /// As [`update`](Self::update).
     pub fn mark_tiles(&mut self, marks: &[(Step, TileSet)]) -> Result<()> {
         self.update(|manifest| {
             for (step, tiles) in marks {
-                let state = if tiles.is_full() && *step != Step::Shifts {
+                let state = if tiles.is_full() {
                     StepState::Done { unsynced_boot: None }
                 } else {
                     StepState::Partial(tiles.clone())
@@ -234,7 +233,8 @@ fn arrays_of(step: Step) -> &'static [&'static str] {
         Step::Stack => &["stack", "mean_pattern", "standard_bf"],
         Step::Fft => &["bigFT", "sums"],
         Step::Correlate => &["correlations", "reference_image"],
-        Step::Shifts => &["peaks", "shift_y", "shift_x", "quality", "zncc"],
+        Step::Peaks => &["peaks"],
+        Step::Shifts => &["shift_y", "shift_x", "quality", "zncc"],
         Step::Reconstruct => &["superres_image", "weights", "virtual_bf"],
     }
 }

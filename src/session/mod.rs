@@ -316,7 +316,7 @@ impl<'a> Session<'a> {
         let (shape, layout, frame_bytes, existing, folder) = {
             let cache = self.cache();
             let m = cache.manifest();
-            let started = [Step::Fft, Step::Correlate, Step::Shifts].iter().any(|s| m.state(*s) != StepState::Absent);
+            let started = [Step::Fft, Step::Correlate, Step::Peaks].iter().any(|s| m.state(*s) != StepState::Absent);
             let frame_bytes = self.source().map_or(1, |s| s.block_bytes(1));
             let existing = crate::store::disk_usage(cache.path());
             ((m.scan, m.det, m.dtype), m.layout.filter(|_| started), frame_bytes, existing, cache.path().to_owned())

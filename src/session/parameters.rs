@@ -23,6 +23,7 @@ pub(super) fn of(step: Step, config: &Config) -> Value {
         Step::Stack => json!({"source.nan": c.source.nan}),
         Step::Fft => json!({"run.precision": c.run.precision}),
         Step::Correlate => json!({"align.reference_smoothing": c.align.reference_smoothing}),
+        Step::Peaks => json!({}),
         Step::Shifts if c.align.method == Method::Parametric => {
             json!({"align.method": "parametric", "calibration": c.calibration})
         }

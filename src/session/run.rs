@@ -13,7 +13,7 @@ pub(super) fn run_steps(ctx: &RunContext<'_>, disk: &BrightDisk, target: Step) -
         Step::Detect => return Ok(()),
         Step::Stack => return turn().map(|_| ()),
         Step::Fft => return steps::fft(ctx, &turn()?).map(|_| ()),
-        Step::Correlate | Step::Shifts | Step::Reconstruct => {}
+        Step::Correlate | Step::Peaks | Step::Shifts | Step::Reconstruct => {}
     }
     let mut stack = None;
     let shifts = if let Some(maps) = steps::ShiftMaps::finished(ctx)? {
@@ -23,7 +23,7 @@ pub(super) fn run_steps(ctx: &RunContext<'_>, disk: &BrightDisk, target: Step) -
             Some(spectra) if ctx.config.run.mode == Mode::Documented => steps::correlate(ctx, &spectra)?,
             _ => steps::align(ctx, stack.insert(turn()?))?,
         };
-        if target == Step::Correlate {
+        if target <= Step::Peaks {
             return Ok(());
         }
         let fit = if ctx.config.align.method == Method::Parametric {

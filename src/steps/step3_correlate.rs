@@ -140,7 +140,7 @@ impl<T: Real> Block for AlignBlock<'_, T> {
 struct Work {
     fft: TileSet,
     correlate: TileSet,
-    shifts: TileSet,
+    peaks: TileSet,
     tiles: Vec<Tile>,
     keep_spectra: bool,
 }
@@ -149,18 +149,18 @@ impl Work {
     fn of(ctx: &RunContext<'_>, crop: DetShape) -> Self {
         let cache = ctx.cache();
         let count = ctx.plan.tiles;
-        let [fft, correlate, shifts] = [Step::Fft, Step::Correlate, Step::Shifts].map(|step| cache.tiles(step, count));
+        let [fft, correlate, peaks] = [Step::Fft, Step::Correlate, Step::Peaks].map(|step| cache.tiles(step, count));
         // What the user threw away to save space is not made again unless it is needed for something else.
         let dropped = |step: Step| cache.manifest().results.get(&step).is_some_and(|r| r["dropped"] == true);
         let documented = ctx.config.run.mode == Mode::Documented;
         let (drop_fft, drop_correlate) = (dropped(Step::Fft), dropped(Step::Correlate));
         let complete = |id: usize| {
             let kept = (drop_fft || fft.contains(id)) && (drop_correlate || correlate.contains(id));
-            shifts.contains(id) && (!documented || kept)
+            peaks.contains(id) && (!documented || kept)
         };
         let tiles = Tile::all(ctx.plan, crop).into_iter().filter(|t| !complete(t.id)).collect();
         drop(cache);
-        Self { fft, correlate, shifts, tiles, keep_spectra: documented && !drop_fft }
+        Self { fft, correlate, peaks, tiles, keep_spectra: documented && !drop_fft }
     }
 }
 
@@ -198,7 +198,7 @@ fn correlate_tiles(
 ) -> Result<Correlations> {
     let mut peaks = Table::peaks(crop);
     let work = Work::of(ctx, crop);
-    if !work.shifts.is_empty() {
+    if !work.peaks.is_empty() {
         peaks.load(ctx.cache().group())?;
     }
     if !work.tiles.is_empty() {
@@ -240,7 +240,7 @@ fn lean<T: Real>(
         scan: ctx.scan,
         crop,
     });
-    graph.sink("commit", aligned, Commit::new(ctx, peaks, vec![(Step::Shifts, work.shifts)], image_bytes));
+    graph.sink("commit", aligned, Commit::new(ctx, peaks, vec![(Step::Peaks, work.peaks)], image_bytes));
     let report = graph.run()?;
     ctx.progress.end();
     ctx.report(report);
@@ -308,7 +308,7 @@ where
     });
     let mut write = Some(WriteCorrelations { array: &corr_array, number_bytes: n * size_of::<T>() });
     let written = graph.stage("write correlations", 1, plan.tiles, correlated, || take_once(&mut write));
-    let sets = vec![(Step::Correlate, work.correlate), (Step::Shifts, work.shifts)];
+    let sets = vec![(Step::Correlate, work.correlate), (Step::Peaks, work.peaks)];
     graph.sink("commit correlations", written, Commit::new(ctx, peaks, sets, per_pixel));
     let report = graph.run()?;
     ctx.progress.end();
