@@ -203,6 +203,13 @@ pub fn available() -> Available {
     }
 }
 
+/// Bytes that may wait in the page cache for the disk, where a control group counts them as this process's memory;
+/// `None` without one. A group of version 1 kills instead of slowing a writer down, so writers have to hold back.
+pub fn write_window() -> Option<u64> {
+    let Available { bytes, from_cgroup } = available();
+    from_cgroup.then(|| (bytes / 32).clamp(1 << 20, 64 << 20))
+}
+
 /// Bytes left in the tightest memory control group around this process. sysinfo looks only at the root of
 /// the hierarchy, which is right in a container but not for a group made by a batch system.
 fn cgroup_free() -> Option<u64> {

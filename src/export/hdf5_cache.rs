@@ -130,6 +130,11 @@ impl Hdf5CacheWriter {
         &self.path
     }
 
+    /// Where the cache is while it grows, for those who have to bring it to the disk bit by bit.
+    pub fn growing_path(&self) -> &Path {
+        &self.part
+    }
+
     /// Writes the spectrum over the scan axes (`[scan rows, scan cols]`, C order) of the crop's pixel (`row`, `col`).
     ///
     /// # Errors

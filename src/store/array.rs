@@ -13,8 +13,9 @@ use zarrs::storage::StorageError;
 
 use crate::axes::{DType, Image};
 use crate::error::{Error, Result};
+use crate::memory::write_window;
 use crate::store::chunk_bytes::ChunkBytes;
-use crate::store::file::{atomic_write, create_folder, is_network, remove_folder};
+use crate::store::file::{atomic_write, create_folder, is_network, remove_folder, write_out};
 
 /// Bytes of one write call: large enough for the disk, small enough that an interrupt is noticed soon.
 const WRITE_PIECE: usize = 8 << 20;
@@ -207,6 +208,8 @@ pub struct ChunkedArray {
     folder: PathBuf,
     spec: ArraySpec,
     map: bool,
+    /// In a control group: how much may wait for the disk.
+    window: Option<u64>,
 }
 
 impl ChunkedArray {
@@ -255,7 +258,7 @@ impl ChunkedArray {
     }
 
     fn at(group: &Group, spec: ArraySpec) -> Self {
-        Self { folder: group.path.join(&spec.name), map: !is_network(&group.path), spec }
+        Self { folder: group.path.join(&spec.name), map: !is_network(&group.path), window: write_window(), spec }
     }
 
     fn spec_from(name: &str, metadata: &Value) -> Option<ArraySpec> {
@@ -314,9 +317,17 @@ impl ChunkedArray {
         if let Some(folder) = path.parent() {
             create_folder(folder)?;
         }
+        let piece_bytes = self.window.map_or(WRITE_PIECE, |window| WRITE_PIECE.min(window as usize));
         let write = |file: &File| -> std::io::Result<()> {
-            for (i, piece) in bytes.chunks(WRITE_PIECE).enumerate() {
-                file.write_all_at(piece, (i * WRITE_PIECE) as u64)?;
+            let mut waiting = 0;
+            for (i, piece) in bytes.chunks(piece_bytes).enumerate() {
+                file.write_all_at(piece, (i * piece_bytes) as u64)?;
+                waiting += piece.len() as u64;
+                let last = (i + 1) * piece_bytes >= bytes.len();
+                if self.window.is_some_and(|window| waiting >= window || last) {
+                    write_out(file)?;
+                    waiting = 0;
+                }
             }
             // Never shorter than before: somebody may have it mapped.
             if file.metadata()?.len() < len as u64 { file.set_len(len as u64) } else { Ok(()) }

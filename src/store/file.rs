@@ -51,6 +51,23 @@ pub fn remove_folder(path: &Path) -> Result<()> {
     }
 }
 
+/// Waits until what was written to a file is on disk, and lets its pages go.
+pub(super) fn write_out(file: &File) -> io::Result<()> {
+    file.sync_data()?;
+    // Only a hint: where it is not understood, the pages stay a little longer.
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    Ok(())
+}
+
+/// Waits until what was written to a growing file is on disk, and lets its pages go; for files that another library
+/// writes.
+///
+/// # Errors
+/// [`Io`](crate::error::ErrorKind::Io).
+pub fn write_out_path(path: &Path) -> Result<()> {
+    File::open(path).and_then(|file| write_out(&file)).map_err(|e| Error::io(path, "flush to disk", e))
+}
+
 /// Waits until a chunk's data and the folders that it was put into are on disk.
 ///
 /// # Errors

@@ -13,7 +13,9 @@ mod mmap;
 
 pub use array::{ArraySpec, ChunkedArray, Group, StoredType};
 pub use chunk_bytes::ChunkBytes;
-pub use file::{atomic_write, create_folder, disk_usage, free_disk, is_network, remove_folder, sync_chunk};
+pub use file::{
+    atomic_write, create_folder, disk_usage, free_disk, is_network, remove_folder, sync_chunk, write_out_path,
+};
 
 #[cfg(target_endian = "big")]
 compile_error!("chunk files are little-endian and mapped as they are: this needs a little-endian machine");

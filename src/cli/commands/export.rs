@@ -129,8 +129,25 @@ fn write_hdf5(cache: &Path, results: &Results, folder: &Path, talk: &Talk) -> Re
     };
     let base = session::base_name(&m.source.path);
     let mut writer = Hdf5CacheWriter::create(&cache_file(folder, &base, &m.timestamp), &meta)?;
-    results.for_each_spectrum(cache, |row, col, image| writer.write_bigft_pixel(row, col, image))?;
-    results.for_each_correlation(cache, |row, col, image| writer.write_correlation_pixel(row, col, image))?;
+    // In a control group, what waits for the disk counts as memory.
+    let window = crate::memory::write_window();
+    let mut waiting = 0;
+    let mut hold_back = |writer: &Hdf5CacheWriter, bytes: usize| {
+        waiting += bytes as u64;
+        if window.is_some_and(|window| waiting >= window) {
+            waiting = 0;
+            crate::store::write_out_path(writer.growing_path())?;
+        }
+        Ok(())
+    };
+    results.for_each_spectrum(cache, |row, col, image| {
+        writer.write_bigft_pixel(row, col, image)?;
+        hold_back(&writer, size_of_val(image))
+    })?;
+    results.for_each_correlation(cache, |row, col, image| {
+        writer.write_correlation_pixel(row, col, image)?;
+        hold_back(&writer, size_of_val(image))
+    })?;
     writer.finish(session::steps_completed(m)).map(Some)
 }
 
