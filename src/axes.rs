@@ -299,6 +299,20 @@ pub fn wavelength_angstrom(energy_ev: f64) -> f64 {
     12.264_26 / (energy_ev * (1.0 + 0.978_475e-6 * energy_ev)).sqrt()
 }
 
+/// What the two axes of a result stand for, hence what its pixels measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Plane {
+    /// One pixel per scan position.
+    Scan,
+    /// `upscale` × `upscale` pixels per scan position.
+    Superres,
+    /// The whole detector.
+    Detector,
+    /// The cropped detector.
+    Crop,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

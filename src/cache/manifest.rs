@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::axes::{DType, DetShape, ScanShape};
 use crate::cache::fingerprint::Fingerprint;
+use crate::cache::published::{Curve, Extra};
 use crate::cache::tiles::TileSet;
 use crate::config::Precision;
 use crate::error::{Error, Result};
@@ -140,6 +141,12 @@ pub struct Manifest {
     pub steps: BTreeMap<Step, StepState>,
     /// Small results of steps (the disk, sums), by step.
     pub results: BTreeMap<Step, Value>,
+    /// Further images that the steps made; the arrays bear their names.
+    #[serde(default)]
+    pub extras: Vec<Extra>,
+    /// Curves that the steps made.
+    #[serde(default)]
+    pub curves: Vec<Curve>,
     /// Files that were exported from the large arrays as they are now, by kind: `hdf5`.
     #[serde(default)]
     pub exports: BTreeMap<String, std::path::PathBuf>,

@@ -8,6 +8,7 @@
 mod fingerprint;
 mod lock;
 mod manifest;
+mod published;
 mod resume;
 mod tiles;
 mod working;
@@ -15,6 +16,7 @@ mod working;
 pub use fingerprint::Fingerprint;
 pub use lock::Lock;
 pub use manifest::{FormatVersion, Layout, Manifest, Step, StepState};
+pub use published::{Curve, Extra};
 pub use resume::{Candidate, find, list};
 pub use tiles::TileSet;
 pub use working::WorkingCache;

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use crate::axes::{DType, DetShape, ScanShape};
+use crate::axes::{DType, DetShape, Image, Plane, ScanShape};
 use crate::cache::fingerprint::Fingerprint;
 use crate::cache::lock::Lock;
 use crate::cache::manifest::{FormatVersion, Layout, Manifest, Step, StepState, boot_id};
+use crate::cache::published::{Curve, Extra};
 use crate::cache::resume::folder_name;
 use crate::cache::tiles::TileSet;
 use crate::error::{Error, Result};
@@ -68,6 +69,8 @@ impl WorkingCache {
             parameters: BTreeMap::default(),
             steps: BTreeMap::default(),
             results: BTreeMap::default(),
+            extras: Vec::new(),
+            curves: Vec::new(),
             exports: BTreeMap::default(),
             warnings: Vec::new(),
         };
@@ -182,7 +185,11 @@ impl WorkingCache {
     /// # Errors
     /// As [`update`](Self::update), and when an array cannot be deleted.
     pub fn invalidate_from(&mut self, step: Step) -> Result<()> {
+        let gone: Vec<String> =
+            self.manifest.extras.iter().filter(|e| e.step >= step).map(|e| e.name.clone()).collect();
         self.update(|manifest| {
+            manifest.extras.retain(|e| e.step < step);
+            manifest.curves.retain(|c| c.step < step);
             manifest.steps.retain(|s, _| *s < step);
             manifest.results.retain(|s, _| *s < step);
             manifest.parameters.retain(|s, _| *s < step);
@@ -201,7 +208,35 @@ impl WorkingCache {
                 self.group.remove(array)?;
             }
         }
-        Ok(())
+        gone.iter().try_for_each(|name| self.group.remove(name))
+    }
+
+    /// Keeps a further image of a step; one of the same name is replaced. Its axes are those of its plane.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update), and when the array cannot be written.
+    pub fn publish(&mut self, extra: Extra, image: &Image) -> Result<()> {
+        let dims = match extra.plane {
+            Plane::Scan => ["scan_row", "scan_col"],
+            Plane::Superres => ["row", "col"],
+            Plane::Detector | Plane::Crop => ["det_row", "det_col"],
+        };
+        self.group.write_image(&extra.name, image, dims)?;
+        self.update(|manifest| {
+            manifest.extras.retain(|e| e.name != extra.name);
+            manifest.extras.push(extra);
+        })
+    }
+
+    /// Keeps a curve of a step; one of the same name is replaced.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn publish_curve(&mut self, curve: Curve) -> Result<()> {
+        self.update(|manifest| {
+            manifest.curves.retain(|c| c.name != curve.name);
+            manifest.curves.push(curve);
+        })
     }
 
     /// Deletes the large array of a step that the user no longer needs (bigFT or correlations) and nothing else; it

@@ -7,6 +7,8 @@
 //!   superres_image, weights        float64 [scan rows × f, scan cols × f]
 //!   standard_bf, reference_image, virtual_bf   float64 [scan rows, scan cols]
 //!   mean_pattern                   float64 [det rows, det cols]
+//!   …                              further images that the steps made, float64
+//!   curves/frc …                   groups, one dataset for each column
 //! ```
 //!
 //! Law: a group called `run_…` is whole. It is written as `.run_….partial` and renamed when its data is in the
@@ -23,6 +25,7 @@ use hdf5::{File, Group};
 use super::files::{folder_of, part_of, publish, require_free, safe_name};
 use super::h5::{self, H5Result, failed};
 use super::run::RunResults;
+use crate::cache::Curve;
 use crate::error::{Error, ErrorKind, Result};
 
 const RESULTS: &str = "superres_results";
@@ -189,6 +192,23 @@ fn write_group(results: &Group, name: &str, run: &RunResults) -> H5Result<()> {
     write_parameters(&group.create_group("parameters")?, run)?;
     for layer in run.layers() {
         h5::image(&group, layer.name, layer.image, layer.units, layer.title)?;
+    }
+    if !run.curves.is_empty() {
+        let curves = group.create_group("curves")?;
+        run.curves.iter().try_for_each(|curve| write_curve(&curves.create_group(&curve.name)?, curve))?;
+    }
+    Ok(())
+}
+
+/// One dataset for each column, the axis first.
+fn write_curve(at: &Group, curve: &Curve) -> H5Result<()> {
+    h5::text(at, "title", &curve.title)?;
+    let (axis, units) = &curve.axis;
+    h5::text(at, "axis", axis)?;
+    let columns = curve.columns.iter().map(|(name, values)| (name, values, ""));
+    for (name, values, units) in std::iter::once((axis, &curve.x, units.as_str())).chain(columns) {
+        let data = at.new_dataset_builder().with_data(values.as_slice()).create(name.as_str())?;
+        h5::text(&data, "units", units)?;
     }
     Ok(())
 }

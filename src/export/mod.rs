@@ -32,4 +32,4 @@ mod run;
 mod tone;
 
 pub use all::{Written, write_all};
-pub use run::{Layer, Plane, RunResults};
+pub use run::{Layer, RunResults};

@@ -5,9 +5,10 @@ use std::fmt::Write;
 use super::canvas::{AMBER, Area, BRIGHT, Canvas, DIM};
 use super::colormap::{Colormap, Rgb};
 use super::font;
-use super::run::{Layer, Plane, RunResults};
+use super::run::{Layer, RunResults};
 use super::tone::{Tone, number, resample, round_length};
 use crate::axes::Image;
+use crate::axes::Plane;
 
 /// Dots of letters are two pixels wide: readable where a picture is shown at its own size.
 pub(super) const TEXT: usize = 2;

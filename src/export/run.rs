@@ -1,6 +1,7 @@
 //! One finished run as plain arrays: what every writer of this module takes.
 
-use crate::axes::{Calibration, Crop, DetShape, Image, ScanShape};
+use crate::axes::{Calibration, Crop, DetShape, Image, Plane, ScanShape};
+use crate::cache::{Curve, Extra};
 
 /// One finished run, ready to be written. Images are `[rows, cols]` in C order.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,34 +56,25 @@ pub struct RunResults {
     pub superres_image: Image,
     /// How many samples each pixel of the super-resolved image received (their weights), same shape.
     pub weights: Image,
+    /// Further images that the steps made, after the documented ones.
+    pub extras: Vec<(Extra, Image)>,
+    /// Curves that the steps made.
+    pub curves: Vec<Curve>,
     /// Further numbers that the method found, by the name of their attribute: aberrations, significance.
     pub findings: Vec<(String, f64)>,
     /// What the user should know before trusting the result.
     pub warnings: Vec<String>,
 }
 
-/// What the two axes of a result stand for, hence what its pixels measure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Plane {
-    /// One pixel per scan position.
-    Scan,
-    /// `upscale` × `upscale` pixels per scan position.
-    Superres,
-    /// The whole detector.
-    Detector,
-    /// The cropped detector.
-    Crop,
-}
-
 /// One result with its name and what its numbers mean.
 #[derive(Debug, Clone, Copy)]
 pub struct Layer<'a> {
     /// Name in files: `shift_y` …
-    pub name: &'static str,
+    pub name: &'a str,
     /// Name for people: `shift, rows` …
-    pub title: &'static str,
+    pub title: &'a str,
     /// Unit of the values.
-    pub units: &'static str,
+    pub units: &'a str,
     /// What the axes are.
     pub plane: Plane,
     /// The values.
@@ -91,9 +83,9 @@ pub struct Layer<'a> {
 
 impl RunResults {
     /// Every two-dimensional result, the documented ones first.
-    pub fn layers(&self) -> [Layer<'_>; 9] {
+    pub fn layers(&self) -> Vec<Layer<'_>> {
         let layer = |name, title, units, plane, image| Layer { name, title, units, plane, image };
-        [
+        let documented = [
             layer("shift_y", "shift, rows", "scan pixels", Plane::Crop, &self.shift_y),
             layer("shift_x", "shift, columns", "scan pixels", Plane::Crop, &self.shift_x),
             layer("quality", "alignment quality", "", Plane::Crop, &self.quality),
@@ -103,7 +95,9 @@ impl RunResults {
             layer("weights", "samples per pixel", "", Plane::Superres, &self.weights),
             layer("virtual_bf", "sum over the disk", "counts", Plane::Scan, &self.virtual_bf),
             layer("mean_pattern", "mean pattern", "counts", Plane::Detector, &self.mean_pattern),
-        ]
+        ];
+        let extras = self.extras.iter().map(|(e, image)| layer(&e.name, &e.title, &e.units, e.plane, image));
+        documented.into_iter().chain(extras).collect()
     }
 
     /// What the shift maps hold where there is no shift, `[rows, cols]`: `N // 2` on each axis.

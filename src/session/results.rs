@@ -5,7 +5,7 @@ use std::path::Path;
 use num_complex::Complex;
 
 use crate::axes::{Image, Sample};
-use crate::cache::{Manifest, Step, WorkingCache};
+use crate::cache::{Extra, Manifest, Step, WorkingCache};
 use crate::config::{Config, Precision};
 use crate::error::{Error, Result};
 use crate::steps::{AberrationFit, BrightDisk};
@@ -40,6 +40,8 @@ pub struct Results {
     pub superres_image: Image,
     /// Samples in each of its pixels.
     pub weights: Image,
+    /// Further images that the steps made.
+    pub extras: Vec<(Extra, Image)>,
 }
 
 impl Results {
@@ -70,6 +72,11 @@ impl Results {
             virtual_bf: group.read_image("virtual_bf")?,
             superres_image: group.read_image("superres_image")?,
             weights: group.read_image("weights")?,
+            extras: manifest
+                .extras
+                .iter()
+                .map(|extra| Ok((extra.clone(), group.read_image(&extra.name)?)))
+                .collect::<Result<_>>()?,
             manifest,
         })
     }

@@ -49,6 +49,8 @@ pub(crate) fn run_of(rows: usize, cols: usize, upscale: usize) -> RunResults {
         virtual_bf: ramp(rows, cols, 30.0),
         superres_image: ramp(rows * upscale, cols * upscale, 40.0),
         weights: ramp(rows * upscale, cols * upscale, 50.0),
+        extras: Vec::new(),
+        curves: Vec::new(),
         findings: vec![("c10_angstrom".into(), -1500.5)],
         warnings: vec!["the disk touches the edge".into(), "Å and µ survive".into()],
     }

@@ -187,6 +187,8 @@ fn run_results(results: &Results, timestamp: String, cache_file: Option<String>)
         virtual_bf: results.virtual_bf.clone(),
         superres_image: results.superres_image.clone(),
         weights: results.weights.clone(),
+        extras: results.extras.clone(),
+        curves: m.curves.clone(),
         findings: results.fit.as_ref().map(findings).unwrap_or_default(),
         warnings: m.warnings.clone(),
     }
