@@ -41,7 +41,8 @@ fn run(input: &Path, folder: &Path, target: Step, settings: &[&str]) -> (Duratio
 fn runs(c: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let small = SimulationSpec::preset("small").expect("a preset");
-    let larger = SimulationSpec { scan: ScanShape::new(128, 128), det: DetShape::new(64, 64), window: 128, ..small };
+    let larger =
+        SimulationSpec { scan: ScanShape::new(128, 128), det: DetShape::new(64, 64), window: 128, ..small.clone() };
     for spec in [small, larger] {
         let input = write_scan(folder.path(), &spec);
         let (_, results) = run(&input, folder.path(), Step::Reconstruct, &["run.mode=lean"]);

@@ -140,14 +140,14 @@ fn a_specification_out_of_range_is_refused_before_any_work() {
             .map_err(|e| (e.exit_code(), e.hint().is_some()))
     };
     for spec in [
-        SimulationSpec { scan: ScanShape::new(0, 4), ..small },
-        SimulationSpec { det: DetShape::new(48, 97), ..small },
-        SimulationSpec { disk_radius_px: f64::NAN, ..small },
-        SimulationSpec { disk_radius_px: 60.0, ..small },
-        SimulationSpec { counts: -1.0, ..small },
-        SimulationSpec { center_offset: [f64::INFINITY, 0.0], ..small },
-        SimulationSpec { step_angstrom: 1e5, ..small },
-        SimulationSpec { window: usize::MAX, ..small },
+        SimulationSpec { scan: ScanShape::new(0, 4), ..small.clone() },
+        SimulationSpec { det: DetShape::new(48, 97), ..small.clone() },
+        SimulationSpec { disk_radius_px: f64::NAN, ..small.clone() },
+        SimulationSpec { disk_radius_px: 60.0, ..small.clone() },
+        SimulationSpec { counts: -1.0, ..small.clone() },
+        SimulationSpec { center_offset: [f64::INFINITY, 0.0], ..small.clone() },
+        SimulationSpec { step_angstrom: 1e5, ..small.clone() },
+        SimulationSpec { window: usize::MAX, ..small.clone() },
     ] {
         assert_eq!(silent(&spec), Err((2, true)), "{spec:?}");
     }

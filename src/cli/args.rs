@@ -191,7 +191,8 @@ pub(super) struct ExportArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct SimulateArgs {
-    /// The Merlin file to write; `.hdr`, `_truth.json` and a configuration with the calibration go beside it.
+    /// The Merlin file to write; `.hdr`, `_truth.json`, `_shift_truth.npy` (the true displacements, rows and columns in
+    /// scan pixels, of every detector pixel) and a configuration with the calibration go beside it.
     #[arg(value_name = "OUT.mib")]
     pub(super) output: PathBuf,
     /// What to simulate: small, low, rotated, medium or large.
@@ -203,18 +204,52 @@ pub(super) struct SimulateArgs {
     /// Scan rows and columns.
     #[arg(long, value_name = "ROWS,COLS")]
     pub(super) scan: Option<String>,
+    /// Detector rows and columns.
+    #[arg(long, value_name = "ROWS,COLS")]
+    pub(super) det: Option<String>,
+    /// Radius of the bright-field disk in detector pixels.
+    #[arg(long, value_name = "PIXELS")]
+    pub(super) radius: Option<f64>,
+    /// Convergence semi-angle in mrad.
+    #[arg(long, value_name = "MRAD")]
+    pub(super) semiangle: Option<f64>,
+    /// Distance between scan positions in Å.
+    #[arg(long, value_name = "ANGSTROM")]
+    pub(super) step: Option<f64>,
     /// C10 (the negative of the defocus) in Å.
     #[arg(long, allow_negative_numbers = true)]
     pub(super) c10: Option<f64>,
     /// Twofold astigmatism in Å.
     #[arg(long)]
     pub(super) c12: Option<f64>,
+    /// Direction of twofold astigmatism in degrees.
+    #[arg(long, allow_negative_numbers = true)]
+    pub(super) phi12: Option<f64>,
+    /// A further aberration in Å: C30=1e7, C21a=5000 and C21b=… (cosine and sine part), or C21=5000@30 (a direction in
+    /// degrees); repeat for more.
+    #[arg(long = "aberration", value_name = "NAME=VALUE")]
+    pub(super) aberrations: Vec<String>,
     /// Rotation between detector and scan in degrees.
     #[arg(long, allow_negative_numbers = true)]
     pub(super) rotation: Option<f64>,
+    /// Exchange the rows and columns of the detector.
+    #[arg(long)]
+    pub(super) transposed: bool,
     /// Mean counts of a detector pixel inside the disk.
     #[arg(long)]
     pub(super) counts: Option<f64>,
+    /// What the beam sees: a film of atoms with a few crystals in it, one perfect crystal, or nothing.
+    #[arg(long, value_parser = ["film", "crystal", "vacuum"], default_value = "film")]
+    pub(super) object: String,
+    /// Distance between the atoms of the crystal in Å.
+    #[arg(long, value_name = "ANGSTROM", default_value_t = 5.0)]
+    pub(super) spacing: f64,
+    /// A detector pixel that counts without electrons, so many in each frame; repeat for more.
+    #[arg(long = "hot-pixel", value_name = "ROW,COL,COUNTS")]
+    pub(super) hot_pixels: Vec<String>,
+    /// A detector pixel that never counts; repeat for more.
+    #[arg(long = "dead-pixel", value_name = "ROW,COL")]
+    pub(super) dead_pixels: Vec<String>,
     /// Worker threads.
     #[arg(long, value_name = "N")]
     pub(super) workers: Option<usize>,

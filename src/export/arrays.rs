@@ -44,20 +44,39 @@ where
     run.layers().iter().map(|layer| write(layer, &folder.join(format!("{stem}_{}.{ext}", layer.name)))).collect()
 }
 
+fn npy(out: &mut impl Write, image: &Image) -> io::Result<()> {
+    let (rows, cols) = image.dim();
+    npy_header(out, &format!("{rows}, {cols}"))?;
+    image.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
+}
+
+/// Writes a pair of images as one `.npy` array, `float64`, `[2, rows, cols]`, and returns the file.
+///
+/// # Errors
+/// A folder that cannot be written to, a full disk; images of different shapes.
+pub fn write_npy_pair(path: &Path, pair: [&Image; 2]) -> Result<PathBuf> {
+    let (rows, cols) = pair[0].dim();
+    if pair[1].dim() != (rows, cols) {
+        return Err(Error::bug("a pair of images with two shapes"));
+    }
+    write_new(path, "the array", |out| {
+        npy_header(out, &format!("2, {rows}, {cols}"))?;
+        pair.iter().copied().flatten().try_for_each(|value| out.write_all(&value.to_le_bytes()))
+    })
+}
+
 /// Format version 1.0: magic, header length, a Python dictionary padded so that the data begins at a multiple of
 /// 64 bytes, then the samples.
-fn npy(out: &mut impl Write, image: &Image) -> io::Result<()> {
+fn npy_header(out: &mut impl Write, shape: &str) -> io::Result<()> {
     const START: usize = 10;
-    let (rows, cols) = image.dim();
-    let mut header = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': ({rows}, {cols}), }}");
+    let mut header = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': ({shape}), }}");
     let end = (START + header.len() + 1).next_multiple_of(64);
     header.push_str(&" ".repeat(end - START - 1 - header.len()));
     header.push('\n');
     out.write_all(b"\x93NUMPY\x01\x00")?;
     // The dictionary and its padding are two or three times 64 bytes.
     out.write_all(&(header.len() as u16).to_le_bytes())?;
-    out.write_all(header.as_bytes())?;
-    image.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
+    out.write_all(header.as_bytes())
 }
 
 fn tiff(out: &mut (impl Write + Seek), layer: &Layer<'_>) -> io::Result<()> {

@@ -99,7 +99,7 @@ impl Term {
     }
 
     fn path_at(&self, at: &Powers) -> f64 {
-        at.squares[self.rings()] * (self.complex() * at.powers[usize::from(self.n)]).re / f64::from(self.m + 1)
+        at.squares[self.rings()] * (self.complex() * at.z[usize::from(self.n)]).re / f64::from(self.m + 1)
     }
 
     fn gradient_at(&self, at: &Powers) -> [f64; 2] {
@@ -108,11 +108,11 @@ impl Term {
         let [mut row, mut col] = [0.0; 2];
         if n > 0 {
             // d zⁿ / d row = n zⁿ⁻¹, d zⁿ / d col = i n zⁿ⁻¹.
-            let slope = c * at.powers[n - 1] * (n as f64 * at.squares[rings]);
+            let slope = c * at.z[n - 1] * (n as f64 * at.squares[rings]);
             (row, col) = (slope.re, -slope.im);
         }
         if rings > 0 {
-            let outward = (c * at.powers[n]).re * 2.0 * rings as f64 * at.squares[rings - 1];
+            let outward = (c * at.z[n]).re * 2.0 * rings as f64 * at.squares[rings - 1];
             (row, col) = (row + outward * at.alpha[0], col + outward * at.alpha[1]);
         }
         [row * scale, col * scale]
@@ -122,22 +122,22 @@ impl Term {
 /// `zⁿ` and `|z|²ʲ` as far as they are needed.
 struct Powers {
     alpha: [f64; 2],
-    powers: [Complex64; POWERS],
+    z: [Complex64; POWERS],
     squares: [f64; POWERS / 2 + 1],
 }
 
 impl Powers {
     fn new(alpha: [f64; 2], highest: u8) -> Self {
-        let (z, square) = (Complex64::new(alpha[0], alpha[1]), alpha[0] * alpha[0] + alpha[1] * alpha[1]);
-        let (mut powers, mut squares) = ([Complex64::from(1.0); POWERS], [1.0; POWERS / 2 + 1]);
+        let (base, square) = (Complex64::new(alpha[0], alpha[1]), alpha[0] * alpha[0] + alpha[1] * alpha[1]);
+        let (mut z, mut squares) = ([Complex64::from(1.0); POWERS], [1.0; POWERS / 2 + 1]);
         let last = usize::from(highest.min(HIGHEST_ORDER)) + 1;
         for i in 1..=last {
-            powers[i] = powers[i - 1] * z;
+            z[i] = z[i - 1] * base;
         }
         for i in 1..=last / 2 {
             squares[i] = squares[i - 1] * square;
         }
-        Self { alpha, powers, squares }
+        Self { alpha, z, squares }
     }
 }
 

@@ -1,10 +1,9 @@
 //! The forward model of one diffraction pattern: aberrations, probe, a thin phase object, and the pattern behind it.
 //!
 //! Conventions: vectors are `[row, col]`, angles run from the row axis towards the column axis, lengths are Å and
-//! reciprocal lengths 1/Å, everything in the detector's frame. The probe is `ψ(k) = A(k) exp(-iχ(k))` with the
-//! aberration function of Ophus et al. 2016, here defocus and twofold astigmatism:
-//! `χ(k) = πλ (C10 |k|² + C12 |k|² cos 2(φ - φ12))`. The pattern of a probe at `r0` behind an object `O` is
-//! `|FFT(O(r) ψ(r - r0))|²`; without an object it is 1 inside the bright-field disk.
+//! reciprocal lengths 1/Å, everything in the detector's frame. The probe is `ψ(k) = A(k) exp(-iχ(k))` with the phase
+//! `χ` of its [`Aberrations`]. The pattern of a probe at `r0` behind an object `O` is `|FFT(O(r) ψ(r - r0))|²`; without
+//! an object it is 1 inside the bright-field disk.
 
 use std::f64::consts::{PI, TAU};
 use std::ops::Range;
@@ -14,42 +13,8 @@ use num_complex::Complex32;
 use rustfft::{Fft, FftPlanner};
 
 use crate::axes::DetShape;
+use crate::kernel::aberrations::Aberrations;
 use crate::kernel::transpose::transpose;
-
-/// Defocus and twofold astigmatism of a probe.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Aberrations {
-    /// Symmetric term in Å; the negative of the defocus.
-    pub c10_angstrom: f64,
-    /// Amplitude of twofold astigmatism in Å.
-    pub c12_angstrom: f64,
-    /// Direction of twofold astigmatism in radians, from the row axis towards the column axis.
-    pub phi12_rad: f64,
-}
-
-impl Aberrations {
-    /// `χ(k) = πλ kᵀ C k` as the matrix `C`: `[[C10 + C12a, C12b], [C12b, C10 - C12a]]` in Å.
-    pub fn matrix(&self) -> [[f64; 2]; 2] {
-        let (sin, cos) = (2.0 * self.phi12_rad).sin_cos();
-        let (a, b) = (self.c12_angstrom * cos, self.c12_angstrom * sin);
-        [[self.c10_angstrom + a, b], [b, self.c10_angstrom - a]]
-    }
-
-    /// The phase `χ` in radians at `k` (1/Å).
-    pub fn chi(&self, k: [f64; 2], wavelength_angstrom: f64) -> f64 {
-        let c = self.matrix();
-        PI * wavelength_angstrom * (c[0][0] * k[0] * k[0] + 2.0 * c[0][1] * k[0] * k[1] + c[1][1] * k[1] * k[1])
-    }
-
-    /// By how much the virtual image of `k` (1/Å) is displaced from the axial one, in Å: `-∇χ(k) / 2π = -λ C k`.
-    pub fn displacement(&self, k: [f64; 2], wavelength_angstrom: f64) -> [f64; 2] {
-        let c = self.matrix();
-        [
-            -wavelength_angstrom * (c[0][0] * k[0] + c[0][1] * k[1]),
-            -wavelength_angstrom * (c[0][1] * k[0] + c[1][1] * k[1]),
-        ]
-    }
-}
 
 /// `[row, col]` turned by `angle`: `R = [[cos, -sin], [sin, cos]]`.
 pub fn rotate(vector: [f64; 2], angle_rad: f64) -> [f64; 2] {
@@ -191,7 +156,7 @@ impl Transmission {
 }
 
 /// The beam that makes the patterns.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Beam {
     /// Electron wavelength in Å.
     pub wavelength_angstrom: f64,
@@ -203,6 +168,13 @@ pub struct Beam {
     pub k_step: f64,
     /// Where the beam hits the detector, in pixels from pixel `[rows / 2, cols / 2]`.
     pub center_offset: [f64; 2],
+}
+
+impl Beam {
+    /// The angle `λk` in radians of a point given in detector pixels from the beam.
+    pub fn angle(&self, from_center: [f64; 2]) -> [f64; 2] {
+        from_center.map(|px| px * self.k_step * self.wavelength_angstrom)
+    }
 }
 
 /// Everything about a pattern that does not depend on the probe's position. Threads may share a plan.
@@ -324,7 +296,7 @@ impl ForwardPlan {
 fn probe_at(beam: &Beam, index: [isize; 2], scale: f64) -> Complex32 {
     let px = [index[0] as f64 - beam.center_offset[0], index[1] as f64 - beam.center_offset[1]];
     let amplitude = (beam.disk_radius_px - px[0].hypot(px[1]) + 0.5).clamp(0.0, 1.0);
-    let chi = beam.aberrations.chi([px[0] * beam.k_step, px[1] * beam.k_step], beam.wavelength_angstrom);
+    let chi = beam.aberrations.chi(beam.angle(px), beam.wavelength_angstrom);
     let (sin, cos) = chi.sin_cos();
     Complex32::new((amplitude * scale * cos) as f32, (-amplitude * scale * sin) as f32)
 }
@@ -354,7 +326,13 @@ mod tests {
     fn beam(c10: f64) -> Beam {
         Beam {
             wavelength_angstrom: 0.04,
-            aberrations: Aberrations { c10_angstrom: c10, c12_angstrom: 90.0, phi12_rad: 0.4 },
+            aberrations: Aberrations::parse([
+                format!("C10={c10}"),
+                "C12=90@23".into(),
+                "C21a=2e3".into(),
+                "C30=-4e4".into(),
+            ])
+            .expect("valid"),
             disk_radius_px: 5.0,
             k_step: 0.05,
             center_offset: [0.3, -0.4],
@@ -426,18 +404,6 @@ mod tests {
             let expected = if radius < 4.5 { 1.0 } else { 0.0 };
             assert!((4.5..5.5).contains(&radius) || (f64::from(value) - expected).abs() < 1e-4, "{at}: {value}");
         }
-    }
-
-    #[test]
-    fn the_displacement_is_the_negative_gradient_of_chi() {
-        let aberrations = beam(-700.0).aberrations;
-        let (k, h) = ([0.11, -0.07], 1e-6);
-        let slope = |dr: f64, dc: f64| {
-            let chi = |s: f64| aberrations.chi([k[0] + s * dr, k[1] + s * dc], 0.04);
-            -(chi(h) - chi(-h)) / (2.0 * h * TAU)
-        };
-        let found = aberrations.displacement(k, 0.04);
-        assert!((found[0] - slope(1.0, 0.0)).abs() < 1e-6 && (found[1] - slope(0.0, 1.0)).abs() < 1e-6);
     }
 
     #[test]

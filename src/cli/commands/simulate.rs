@@ -4,22 +4,25 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::axes::ScanShape;
+use crate::axes::{Calibration, DetShape, Image, ScanShape};
 use crate::cli::args::{SimulateArgs, parse_scan};
 use crate::cli::progress::Bars;
 use crate::cli::report::{self, Talk};
 use crate::error::{Error, Result};
+use crate::export::arrays::write_npy_pair;
 use crate::export::mib::{MibDepth, MibWriter};
+use crate::kernel::aberrations::Aberrations;
 use crate::pipeline::Workers;
 use crate::progress::CancelToken;
-use crate::simulate::{SimulationSpec, simulate};
+use crate::simulate::{HotPixel, ObjectKind, SimulationSpec, simulate};
 use crate::store::atomic_write;
 
 pub(in crate::cli) fn run(args: &SimulateArgs, talk: &Talk, cancel: &CancelToken) -> Result<()> {
     let spec = spec(args)?;
     spec.check()?;
-    let [truth, config] = ["_truth.json", ".toml"].map(|suffix| beside(&args.output, suffix));
-    for path in [&truth, &config] {
+    let [truth, shifts, config] =
+        ["_truth.json", "_shift_truth.npy", ".toml"].map(|suffix| beside(&args.output, suffix));
+    for path in [&truth, &shifts, &config] {
         if path.exists() {
             return Err(Error::config(format!("`{}` exists already", path.display()))
                 .with_hint("choose another name: nothing is written over"));
@@ -31,17 +34,30 @@ pub(in crate::cli) fn run(args: &SimulateArgs, talk: &Talk, cancel: &CancelToken
     Workers::new(workers)?.install(|| simulate(&spec, workers, cancel, &bars, &mut |_, frames| writer.push(frames)))?;
     let [mib, hdr] = writer.finish()?;
     let calibration = spec.calibration();
-    let known = json!({"spec": spec, "calibration": calibration, "center": spec.true_center()});
-    let known = serde_json::to_string_pretty(&known).map_err(|e| Error::bug(format!("truth to JSON: {e}")))?;
-    atomic_write(&truth, known.as_bytes())?;
+    let (rows, cols) = spec.true_shifts();
+    atomic_write(&truth, known(&spec, [&rows, &cols])?.as_bytes())?;
+    let shifts = write_npy_pair(&shifts, [&rows, &cols])?;
     // Merlin files say nothing of energy or steps; whoever recorded the scan knows. The truth stays out of it.
-    let known = crate::axes::Calibration { rotation_deg: None, defocus_angstrom: None, ..calibration };
-    let toml = toml::to_string(&known).map_err(|e| Error::bug(format!("calibration to TOML: {e}")))?;
+    let calibration = Calibration { rotation_deg: None, defocus_angstrom: None, ..calibration };
+    let toml = toml::to_string(&calibration).map_err(|e| Error::bug(format!("calibration to TOML: {e}")))?;
     atomic_write(&config, format!("[calibration]\n{toml}").as_bytes())?;
-    for path in [&mib, &hdr, &truth, &config] {
+    for path in [&mib, &hdr, &truth, &shifts, &config] {
         report::data(&path.display().to_string());
     }
     Ok(())
+}
+
+/// What is true of the scan, as JSON.
+fn known(spec: &SimulationSpec, shifts: [&Image; 2]) -> Result<String> {
+    let largest = shifts[0].iter().zip(shifts[1]).map(|(r, c)| r.hypot(*c)).fold(0.0, f64::max);
+    let known = json!({
+        "spec": spec,
+        "calibration": spec.calibration(),
+        "center": spec.true_center(),
+        "aberrations": spec.all_aberrations(),
+        "max_shift_scan_px": largest,
+    });
+    serde_json::to_string_pretty(&known).map_err(|e| Error::bug(format!("truth to JSON: {e}")))
 }
 
 fn spec(args: &SimulateArgs) -> Result<SimulationSpec> {
@@ -53,12 +69,47 @@ fn spec(args: &SimulateArgs) -> Result<SimulationSpec> {
         let [rows, cols] = parse_scan(scan)?;
         spec.scan = ScanShape::new(rows, cols);
     }
+    if let Some(det) = &args.det {
+        let [rows, cols] = numbers("--det", "ROWS,COLS", det)?;
+        spec.det = DetShape::new(rows, cols);
+        spec.window = spec.window.max(rows).max(cols);
+    }
+    for (value, given) in [
+        (&mut spec.disk_radius_px, args.radius),
+        (&mut spec.semiangle_mrad, args.semiangle),
+        (&mut spec.step_angstrom, args.step),
+        (&mut spec.c10_angstrom, args.c10),
+        (&mut spec.c12_angstrom, args.c12),
+        (&mut spec.phi12_deg, args.phi12),
+        (&mut spec.rotation_deg, args.rotation),
+        (&mut spec.counts, args.counts),
+    ] {
+        *value = given.unwrap_or(*value);
+    }
     spec.seed = args.seed.unwrap_or(spec.seed);
-    spec.c10_angstrom = args.c10.unwrap_or(spec.c10_angstrom);
-    spec.c12_angstrom = args.c12.unwrap_or(spec.c12_angstrom);
-    spec.rotation_deg = args.rotation.unwrap_or(spec.rotation_deg);
-    spec.counts = args.counts.unwrap_or(spec.counts);
+    spec.aberrations = Aberrations::parse(&args.aberrations)?;
+    spec.transposed_detector = args.transposed;
+    spec.object = match args.object.as_str() {
+        "vacuum" => ObjectKind::Vacuum,
+        "crystal" => ObjectKind::Crystal { spacing_angstrom: args.spacing, angle_deg: 0.0 },
+        _ => ObjectKind::Film,
+    };
+    for text in &args.hot_pixels {
+        let [row, col, counts] = numbers("--hot-pixel", "ROW,COL,COUNTS", text)?;
+        spec.hot_pixels.push(HotPixel { at: [row, col], counts: counts as f64 });
+    }
+    for text in &args.dead_pixels {
+        spec.dead_pixels.push(numbers("--dead-pixel", "ROW,COL", text)?);
+    }
     Ok(spec)
+}
+
+/// Whole numbers with commas between them.
+fn numbers<const N: usize>(option: &str, expected: &str, text: &str) -> Result<[usize; N]> {
+    let parsed: Option<Vec<usize>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
+    parsed
+        .and_then(|numbers| numbers.try_into().ok())
+        .ok_or_else(|| Error::config(format!("`{option} {text}`: expected {expected} (whole numbers)")))
 }
 
 /// `scan.mib` and `_truth.json` → `scan_truth.json`.
