@@ -16,12 +16,15 @@ use crate::kernel::crosspower::Model;
 use crate::steps::context::RunContext;
 use crate::steps::stack::Stack;
 use crate::steps::step1_detect::BrightDisk;
-use samples::Samples;
+use samples::{Band, Samples};
 use search::Fit;
 
 /// Part of the disk's radius that is used: the edge itself is half vacuum.
 const USED_RADIUS: f64 = 0.95;
-/// Frequencies of the fit at most, and of the grid.
+/// Part of the information limit (twice the aperture) up to which the fit looks: beyond it the displaced disks hardly
+/// overlap, and what is folded onto there is stronger than what is there.
+const USED_BAND: f64 = 0.64;
+/// Spectra of the fit at most, and of the grid.
 const MOST_FREQUENCIES: usize = 2500;
 const GRID_FREQUENCIES: usize = 400;
 /// Cycles per scan pixel beyond which the grid would have to be finer than it is.
@@ -73,12 +76,13 @@ pub fn fit_aberrations(ctx: &RunContext<'_>, disk: &BrightDisk, stack: &Stack) -
         .with_hint("use `--set align.method=classic`"));
     }
     ctx.progress.begin("fit", 4 * (pixels.len() * ctx.scan.len()) as u64);
-    let samples = Samples::gather(ctx, stack, disk, &pixels)?;
-    let fine = samples.half_sets(disk, 1, MOST_FREQUENCIES, |_| true);
+    let limit = pixels_per_frequency(ctx, disk).map(|g| USED_BAND * 2.0 * disk.radius / g);
+    let band = Band { limit: limit.unwrap_or(1.0), folded: limit.is_some() };
+    let samples = Samples::gather(ctx, stack, disk, &pixels, band)?;
+    let fine = samples.half_sets(disk, 1, MOST_FREQUENCIES, band);
     let bin = (disk.radius / 10.0).round().max(1.0) as usize;
-    let slow = |q: [f64; 2]| q[0].hypot(q[1]) <= GRID_LIMIT;
-    let coarse = samples.half_sets(disk, bin, GRID_FREQUENCIES, slow);
-    let wide = samples.half_sets(disk, bin, 2 * GRID_FREQUENCIES, |_| true);
+    let coarse = samples.half_sets(disk, bin, GRID_FREQUENCIES, Band { limit: GRID_LIMIT, folded: false });
+    let wide = samples.half_sets(disk, bin, 2 * GRID_FREQUENCIES, Band { folded: false, ..band });
     let fit = ctx.workers.install(|| Fit { ctx, disk, fine: &fine, coarse: &coarse, wide: &wide }.run());
     ctx.progress.end();
     fit

@@ -31,13 +31,14 @@ fn sets(radius: f64, seed: u64) -> HalfSets {
         let spectra = (0..pixels * frequencies.len()).map(|_| Complex::new(random(), random())).collect();
         Half { runs, pixels, spectra }
     });
-    HalfSets { frequencies, spacing: 2.0, halves }
+    HalfSets { spectrum_of: (0..7).collect(), frequencies, spacing: 2.0, halves }
 }
 
 /// J from the definition of the factors, with the aberration function itself.
 fn naive(sets: &HalfSets, model: &Model, kernel: Kernel) -> f64 {
     let mut j = 0.0;
     for (index, q) in sets.frequencies.iter().enumerate() {
+        let mut norm = 1.0;
         let s = [0, 1].map(|h| {
             let half = &sets.halves[h];
             let mut sum = Complex::<f64>::default();
@@ -45,12 +46,14 @@ fn naive(sets: &HalfSets, model: &Model, kernel: Kernel) -> f64 {
                 for i in 0..run.len {
                     let k = [run.row, run.col + sets.spacing * i as f64];
                     let z = half.spectra[index * half.pixels + run.start + i];
-                    sum += Complex::new(f64::from(z.re), f64::from(z.im)) * factor(model, kernel, *q, k);
+                    let factor = factor(model, kernel, *q, k);
+                    norm += factor.norm_sqr();
+                    sum += Complex::new(f64::from(z.re), f64::from(z.im)) * factor;
                 }
             }
             sum
         });
-        j += (s[0] * s[1].conj()).re;
+        j += (s[0] * s[1].conj()).re / norm;
     }
     j
 }
@@ -78,7 +81,7 @@ fn factor(model: &Model, kernel: Kernel, q: [f64; 2], k: [f64; 2]) -> Complex<f6
     if inside(plus) {
         gamma -= Complex::cis(chi(plus) - chi(k));
     }
-    if gamma.norm() < 1e-9 { Complex::default() } else { Complex::<f64>::i() * gamma.conj() / gamma.norm() }
+    Complex::<f64>::i() * gamma.conj()
 }
 
 const WEAK: Kernel = Kernel::WeakPhase { pixels_per_frequency: 40.0, radius: 6.1 };
