@@ -23,8 +23,8 @@ pub(super) fn details(run: &RunResults) -> Vec<Inset> {
     let Some(superres) = sampled(run) else { return Vec::new() };
     let detail = Detail::of(run);
     vec![
-        detail.inset(run, "standard, detail", &run.standard_bf, 1),
-        detail.inset(run, "super-resolved, detail", &superres, run.upscale),
+        detail.inset(run, "standard", &run.standard_bf, 1),
+        detail.inset(run, "super-resolved", &superres, run.upscale),
     ]
 }
 
@@ -32,8 +32,8 @@ pub(super) fn details(run: &RunResults) -> Vec<Inset> {
 pub(super) fn spectra(run: &RunResults, spectra: &Spectra) -> Vec<Inset> {
     let limit = 0.5 * run.upscale as f64;
     vec![
-        spectrum(run, "standard, power", &spectra.standard, limit),
-        spectrum(run, "super-resolved, power", &spectra.superres, limit),
+        spectrum(run, "standard, power spectrum", &spectra.standard, limit),
+        spectrum(run, "super-resolved, power spectrum", &spectra.superres, limit),
     ]
 }
 
@@ -56,7 +56,7 @@ impl Detail {
 
     /// `times` pixels of `image` per scan position, every pixel a square around its place: pixel `times · i` lies at
     /// scan position `i`.
-    fn inset(&self, run: &RunResults, title: &str, image: &Image, times: usize) -> Inset {
+    fn inset(&self, run: &RunResults, name: &str, image: &Image, times: usize) -> Inset {
         let Window { row, col, rows, cols } = self.window;
         let side = |n: usize| ((n as f64 * self.scale).round() as usize).max(1);
         let ratio = run.upscale as f64 / times as f64;
@@ -71,19 +71,19 @@ impl Detail {
         let tone = Tone::of(part.iter().copied());
         let map = Colormap::grey();
         let step = run.pixel_size(Plane::Scan);
-        let pixel = match step {
-            Some(step) => format!("pixel {} Å", number(step / times as f64)),
-            None if times == 1 => "one pixel per scan position".to_owned(),
-            None => format!("{times} × {times} pixels per position"),
+        let pixels = match step {
+            Some(step) => format!("{} Å pixels", number(step / times as f64)),
+            None if times == 1 => "pixels of the scan".to_owned(),
+            None => format!("{times}×{times} per position"),
         };
         Inset {
-            title: title.into(),
+            title: format!("{name}, {pixels}"),
             // Where no sample fell it is dark, as on the large image.
             colors: part.mapv(|v| map.color(tone.position(if v.is_nan() && times > 1 { tone.low } else { v }))),
             drawings: Vec::new(),
             scale_bar: step.and_then(|step| scale_bar(step / self.scale, side(cols))),
             color_bar: None,
-            caption: vec![format!("{pixel}, middle {rows}×{cols} of {}", run.scan)],
+            caption: vec![format!("middle {rows}×{cols} of {}", run.scan)],
         }
     }
 }

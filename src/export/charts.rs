@@ -93,7 +93,7 @@ pub(super) fn contrast_transfer(run: &RunResults) -> Option<Plot> {
         dots.extend(zeros.take_while(|q| *q < limit).map(|q| ([q, 0.0], color)));
     }
     Some(Plot {
-        title: "contrast transfer".into(),
+        title: "contrast transfer |sin χ|".into(),
         x_name: "spatial frequency (1/Å)".into(),
         x: Scale::linear(0.0, last),
         y: Scale::linear(-0.02, 1.05),
@@ -137,7 +137,7 @@ pub(super) fn power(run: &RunResults, spectra: &Spectra) -> Option<Plot> {
         places.push(Guide { at: optics.information_limit(), name: "limit".into(), color: BRIGHT });
     }
     Some(Plot {
-        title: "power".into(),
+        title: "power spectra".into(),
         x_name: format!("spatial frequency ({})", if step.is_some() { "1/Å" } else { "1/scan pixel" }),
         x: Scale::linear(0.0, last),
         y: Scale::log(0.8 * lowest, 1.5 * highest),

@@ -110,7 +110,6 @@ impl Panel {
                 marks.push(crop_frame(run));
                 let bad = bad_pixels(run);
                 if !bad.is_empty() {
-                    let _ = write!(units, ", {} bad", bad.len());
                     marks.push(Mark::Crosses { at: bad, color: BAD });
                 }
                 (Tone::of(image.iter().copied()).with_sqrt(), Colormap::grey())
@@ -285,7 +284,7 @@ fn crop_frame(run: &RunResults) -> Mark {
 }
 
 /// Detector pixels that were found bad (not zero in the extra `bad_pixels`), `[row, col]` on the whole detector.
-fn bad_pixels(run: &RunResults) -> Vec<[f64; 2]> {
+pub(super) fn bad_pixels(run: &RunResults) -> Vec<[f64; 2]> {
     let Some((extra, image)) = run.extra("bad_pixels") else { return Vec::new() };
     let [row0, col0] = if extra.plane == Plane::Crop { [run.crop.row0, run.crop.col0] } else { [0, 0] };
     let bad = image.indexed_iter().filter(|(_, value)| **value != 0.0);

@@ -1,13 +1,14 @@
 //! Curves over a common axis, in the look of the other panels: title and legend above, axes with round numbers,
 //! lines that mark a place or a level, and their names where no curve runs.
 
-use super::canvas::{Area, BACKGROUND, BRIGHT, Canvas, DIM, Point, dashes};
+use super::canvas::{Area, BRIGHT, Canvas, DIM, Point, dashes};
 use super::colormap::Rgb;
 use super::font;
 use super::panel::{LINE, TEXT};
 use super::ticks::{Scale, Tick};
 
-const GRID: Rgb = [42, 44, 50];
+const FIELD: Rgb = [26, 27, 31];
+const GRID: Rgb = [46, 48, 54];
 const EDGE: Rgb = [92, 95, 104];
 const GAP: usize = 8;
 const TALL: usize = font::CAP_HEIGHT * TEXT;
@@ -139,19 +140,25 @@ impl Plot {
 
     fn draw_axes(&self, canvas: &mut Canvas, area: Area, field: Area) {
         let (right, bottom) = (field.x + field.width, field.y + field.height);
+        canvas.fill(field.x, field.y, field.width, field.height, FIELD);
         for (at, text) in self.y_ticks(field.height) {
             let y = bottom - ((at * field.height as f64).round() as usize).min(field.height);
             canvas.fill(field.x, y.min(bottom - 1), field.width, 1, GRID);
             let top = (y.saturating_sub(TALL / 2)).clamp(field.y, bottom - TALL);
             canvas.text(field.x - GAP - font::width(&text, TEXT), top, TEXT, DIM, &text);
         }
+        let mut end = 0;
         for (at, text) in self.x_ticks(field.width) {
             let x = field.x + ((at * field.width as f64).round() as usize).min(field.width);
             canvas.fill(x.min(right - 1), field.y, 1, field.height, GRID);
             canvas.fill(x.min(right - 1), bottom, 1, 5, EDGE);
             let width = font::width(&text, TEXT);
             let left = x.saturating_sub(width / 2).min((area.x + area.width).saturating_sub(width)).max(area.x);
-            canvas.text(left, bottom + GAP, TEXT, DIM, &text);
+            // The last number is pushed inwards and may come too near to the one before.
+            if left >= end {
+                canvas.text(left, bottom + GAP, TEXT, DIM, &text);
+                end = left + width + 2 * GAP;
+            }
         }
         canvas.fill(field.x, field.y, 1, field.height, EDGE);
         canvas.fill(field.x, bottom, field.width, 1, EDGE);
@@ -160,7 +167,7 @@ impl Plot {
         canvas.text(left, bottom + GAP + TALL + (LINE - TALL), TEXT, DIM, &self.x_name);
     }
 
-    /// Names of the guides, each where the fewest points of curves lie and no other name.
+    /// Names of the guides, each where the fewest points of curves and no other names lie.
     fn draw_names(&self, canvas: &mut Canvas, field: Area, lines: &[Vec<Point>]) {
         let mut taken: Vec<Area> = Vec::new();
         let places =
@@ -170,10 +177,16 @@ impl Plot {
         for (guide, candidates) in places.chain(levels) {
             let within = |area: &Area| area.common(field) == *area;
             let free = |area: &Area| taken.iter().all(|other| other.common(*area).is_empty());
-            let cost = |area: &Area| lines.iter().flatten().filter(|p| area.holds(**p)).count();
+            let crossed = |area: &Area| {
+                let at = |other: &&Guide| area.holds([self.across(field, other), area.y as f64]);
+                let level = |other: &&Guide| area.holds([area.x as f64, self.level(field, other)]);
+                self.places.iter().filter(at).count() + self.levels.iter().filter(level).count()
+            };
+            let covered = |area: &Area| lines.iter().flatten().filter(|p| area.holds(**p)).count();
+            let cost = |area: &Area| covered(area) + 4 * crossed(area);
             let best = candidates.into_iter().filter(|a| within(a) && free(a)).min_by_key(cost);
             if let Some(area) = best {
-                canvas.fill(area.x, area.y, area.width, area.height, BACKGROUND);
+                canvas.fill(area.x, area.y, area.width, area.height, FIELD);
                 canvas.text(area.x + PAD, area.y + PAD, TEXT, guide.color, &guide.name);
                 taken.push(area);
             }

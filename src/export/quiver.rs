@@ -4,10 +4,10 @@ use ndarray::{Array2, s};
 
 use super::canvas::{AMBER, Point};
 use super::colormap::{Colormap, Rgb};
-use super::inset::{Drawing, GROUND, Inset, SIDE};
+use super::inset::{Drawing, Inset, SIDE};
 use super::panel::Shown;
 use super::run::RunResults;
-use super::tone::{Tone, number, resample};
+use super::tone::{Tone, number, resample, round_length};
 use crate::axes::{Image, Plane};
 
 /// Arrows across the disk.
@@ -15,7 +15,8 @@ const ACROSS: f64 = 16.0;
 /// The longest arrow as a part of the distance between two: no arrow reaches its neighbour.
 const REACH: f64 = 0.95;
 /// Brightness of the mean pattern under the arrows.
-const DIMMED: f64 = 0.32;
+const DIMMED: f64 = 0.30;
+const DARKEST: f64 = 0.11;
 const DISK: Rgb = [64, 110, 124];
 const CUT: Rgb = [240, 96, 88];
 /// Colours of arrows by length.
@@ -44,7 +45,8 @@ pub(super) fn shifts(run: &RunResults) -> Option<Inset> {
     let (limit, cut) = longest(&field.arrows);
     let mut inset = field.inset(run, "shift vectors");
     inset.drawings.extend(field.draw(limit, |_| AMBER));
-    inset.caption.push(format!("longest arrow = {}{cut}", length(run, limit)));
+    inset.caption.push(format!("longest arrow = {} scan px", number(limit)));
+    inset.caption.extend(cut);
     Some(inset)
 }
 
@@ -66,7 +68,8 @@ pub(super) fn residuals(run: &RunResults) -> Option<Inset> {
         ["0".into(), number(limit)],
     ));
     inset.caption.push(format!("RMS {}", length(run, rms)));
-    inset.caption.push(format!("longest arrow = {} px{cut}", number(limit)));
+    inset.caption.push(format!("longest arrow = {} scan px", number(limit)));
+    inset.caption.extend(cut);
     Some(inset)
 }
 
@@ -78,17 +81,18 @@ fn length(run: &RunResults, pixels: f64) -> String {
 
 /// The length that the longest arrow stands for, and what to say about longer ones: a few stray peaks must not
 /// shrink all others to dots.
-fn longest(arrows: &[Arrow]) -> (f64, String) {
+fn longest(arrows: &[Arrow]) -> (f64, Option<String>) {
     let mut lengths: Vec<f64> = arrows.iter().map(Arrow::length).collect();
     lengths.sort_by(f64::total_cmp);
-    let Some(&last) = lengths.last() else { return (0.0, String::new()) };
+    let Some(&last) = lengths.last() else { return (0.0, None) };
     let usual = lengths[(lengths.len() - 1) * 9 / 10];
     if last <= 2.0 * usual || usual == 0.0 {
-        return (last, String::new());
+        return (last, None);
     }
     let limit = 1.25 * usual;
     let beyond = lengths.iter().filter(|l| **l > limit).count();
-    (limit, format!("; {beyond} longer cut, in red"))
+    let ones = if beyond == 1 { "one" } else { "ones" };
+    (limit, Some(format!("{beyond} longer {ones} cut, in red")))
 }
 
 /// Arrows and the part of the sheet that they are drawn on.
@@ -98,6 +102,8 @@ struct Field {
     shown: Shown,
     /// Pixels of the sheet per detector pixel.
     scale: f64,
+    /// Free pixels around the crop, so that no arrow is cut off.
+    margin: usize,
     /// Detector pixels from one arrow to the next.
     stride: usize,
 }
@@ -123,21 +129,46 @@ impl Field {
         if arrows.is_empty() {
             return None;
         }
-        let shown = Shown::fit(dy, SIDE);
-        Some(Self { arrows, shape: (rows, cols), shown, scale: SIDE as f64 / side, stride })
+        let margin = (SIDE as f64 * REACH * stride as f64 / (side + 2.0 * REACH * stride as f64)).round() as usize;
+        let shown = Shown::fit(dy, SIDE - 2 * margin);
+        Some(Self { arrows, shape: (rows, cols), shown, scale: (SIDE - 2 * margin) as f64 / side, margin, stride })
+    }
+
+    /// The middle of a detector pixel.
+    fn place(&self, row: f64, col: f64) -> Point {
+        [col, row].map(|at| self.margin as f64 + (at + 0.5) * self.scale)
     }
 
     fn inset(&self, run: &RunResults, title: &str) -> Inset {
         let [row, col] = [run.bf_center[0] - run.crop.row0 as f64, run.bf_center[1] - run.crop.col0 as f64];
-        let center = [(col + 0.5) * self.scale, (row + 0.5) * self.scale];
+        let center = self.place(row, col);
         Inset {
             title: title.into(),
-            colors: ground(run, self.shape, self.shown),
+            colors: self.ground(run),
             drawings: vec![Drawing::Circle { center, radius: run.bf_radius * self.scale, color: DISK }],
-            scale_bar: None,
+            scale_bar: run.pixel_size(Plane::Crop).and_then(|size| angle_bar(size / self.scale)),
             color_bar: None,
             caption: Vec::new(),
         }
+    }
+
+    /// The crop of the mean pattern in dark grey; plain where it is not there.
+    fn ground(&self, run: &RunResults) -> Array2<Rgb> {
+        let (Shown { rows, cols }, margin) = (self.shown, self.margin);
+        let map = Colormap::grey();
+        let mut colors = Array2::from_elem((rows + 2 * margin, cols + 2 * margin), map.color(DARKEST));
+        let (row0, col0) = (run.crop.row0, run.crop.col0);
+        let (row1, col1) = (row0 + self.shape.0, col0 + self.shape.1);
+        if row1 > run.mean_pattern.nrows() || col1 > run.mean_pattern.ncols() {
+            return colors;
+        }
+        let crop = run.mean_pattern.slice(s![row0..row1, col0..col1]).to_owned();
+        let tone = Tone::of(crop.iter().copied()).with_sqrt();
+        for ((r, c), value) in resample(&crop, rows, cols).indexed_iter() {
+            let at = if value.is_nan() { 0.0 } else { tone.position(*value).clamp(0.0, 1.0) };
+            colors[[r + margin, c + margin]] = map.color(DARKEST + (DIMMED - DARKEST) * at);
+        }
+        colors
     }
 
     /// The arrows, `limit` as long as there is room, in the colour of their part of it (0–1).
@@ -146,7 +177,7 @@ impl Field {
         let mut shades: Vec<Vec<Vec<Point>>> = vec![Vec::new(); SHADES];
         let (mut beyond, mut still) = (Vec::new(), Vec::new());
         for arrow in &self.arrows {
-            let tail = [(arrow.col as f64 + 0.5) * self.scale, (arrow.row as f64 + 0.5) * self.scale];
+            let tail = self.place(arrow.row as f64, arrow.col as f64);
             let size = arrow.length();
             let share = if limit > 0.0 { size / limit } else { 0.0 };
             let pixels = reach * share.min(1.0);
@@ -200,20 +231,11 @@ fn arrow_lines([x, y]: Point, [dx, dy]: Point, length: f64) -> Vec<Vec<Point>> {
     vec![vec![[x, y], tip], vec![barb(sin), tip, barb(-sin)]]
 }
 
-/// The crop of the mean pattern in dark grey; plain where it is not there.
-fn ground(run: &RunResults, (rows, cols): (usize, usize), shown: Shown) -> Array2<Rgb> {
-    let (row0, col0) = (run.crop.row0, run.crop.col0);
-    let (det_rows, det_cols) = run.mean_pattern.dim();
-    if row0 + rows > det_rows || col0 + cols > det_cols {
-        return Array2::from_elem((shown.rows, shown.cols), GROUND);
-    }
-    let crop = run.mean_pattern.slice(s![row0..row0 + rows, col0..col0 + cols]).to_owned();
-    let tone = Tone::of(crop.iter().copied()).with_sqrt();
-    let map = Colormap::grey();
-    resample(&crop, shown.rows, shown.cols).mapv(|value| {
-        let at = tone.position(value);
-        if at.is_nan() { GROUND } else { map.color(0.08 + (DIMMED - 0.08) * at.clamp(0.0, 1.0)) }
-    })
+/// A round angle of about a third of the width, for `size` mrad per pixel of the sheet.
+fn angle_bar(size: f64) -> Option<(usize, String)> {
+    let length = round_length(size * SIDE as f64 / 3.0);
+    let pixels = (length / size).round() as usize;
+    (1e-3..1e6).contains(&length).then(|| (pixels, format!("{} mrad", number(length))))
 }
 
 #[cfg(test)]
@@ -234,11 +256,14 @@ mod tests {
     fn a_few_stray_vectors_do_not_shrink_all_others() {
         let arrow = |dy| Arrow { row: 0, col: 0, dy, dx: 0.0 };
         let mut arrows: Vec<Arrow> = (1..=20).map(|i| arrow(f64::from(i))).collect();
-        assert_eq!(longest(&arrows), (20.0, String::new()));
+        assert_eq!(longest(&arrows), (20.0, None));
         arrows.push(arrow(900.0));
         let (limit, cut) = longest(&arrows);
-        assert!((20.0..30.0).contains(&limit) && cut.starts_with("; 1 longer"), "{limit} {cut}");
-        assert_eq!(longest(&[]), (0.0, String::new()));
+        assert!(
+            (20.0..30.0).contains(&limit) && cut.as_ref().is_some_and(|c| c.starts_with("1 longer")),
+            "{limit} {cut:?}"
+        );
+        assert_eq!(longest(&[]), (0.0, None));
     }
 
     #[test]

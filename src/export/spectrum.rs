@@ -209,12 +209,12 @@ mod tests {
     fn the_density_of_white_noise_does_not_depend_on_the_sampling() {
         // A multiplicative generator is noise enough.
         let mut state = 1u64;
-        let mut noise = |_| {
+        let mut noise = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) as f64 / (1u64 << 31) as f64 - 0.5
         };
         for step in [1.0, 0.25] {
-            let spectrum = Spectrum::of(&Image::from_shape_simple_fn((128, 96), || noise(())), step);
+            let spectrum = Spectrum::of(&Image::from_shape_simple_fn((128, 96), &mut noise), step);
             let mean = spectrum.rotational_mean();
             assert!((mean[mean.len() - 1][0] * step - 0.5).abs() < 0.02);
             let average = mean.iter().map(|p| p[1]).sum::<f64>() / mean.len() as f64;

@@ -2,6 +2,7 @@
 
 use super::charts::{astigmatism_angle, resolution};
 use super::font;
+use super::panel::bad_pixels;
 use super::run::RunResults;
 use super::tone::number;
 
@@ -61,6 +62,11 @@ pub(super) fn fit(run: &RunResults) -> String {
         if let Some((_, length)) = resolution(run, finding, run.calibration.scan_step_angstrom.is_some()) {
             parts.push(format!("resolution {length} ({name})"));
         }
+    }
+    match bad_pixels(run).len() {
+        0 => {}
+        1 => parts.push("1 bad detector pixel".to_owned()),
+        count => parts.push(format!("{count} bad detector pixels")),
     }
     if parts.is_empty() { String::new() } else { format!("found: {}", joined(parts)) }
 }

@@ -27,12 +27,10 @@ impl Scale {
     /// Equal steps for equal factors, from `low` to `high` (both above zero), at least one factor of ten.
     pub(super) fn log(low: f64, high: f64) -> Self {
         let usable = |v: f64| v.is_finite() && v > 0.0;
-        let (low, high) = match (usable(low), usable(high)) {
-            (true, true) if high >= 10.0 * low => (low, high),
-            (true, true) if high >= low => ((low * high).sqrt() / 10f64.sqrt(), (low * high).sqrt() * 10f64.sqrt()),
-            _ => (0.1, 1.0),
-        };
-        Self { low: low.log10(), high: high.log10(), log: true }
+        let (low, high) = if usable(low) && usable(high) { (low.log10(), high.log10()) } else { (-1.0, 0.0) };
+        let middle = 0.5 * (low + high);
+        let (low, high) = if high >= low + 1.0 { (low, high) } else { (middle - 0.5, middle + 0.5) };
+        Self { low, high, log: true }
     }
 
     /// Where `value` lies: 0 at the beginning, 1 at the end, beyond either outside.
@@ -54,7 +52,7 @@ impl Scale {
             .map(|value| {
                 let text = if self.log {
                     power_of_ten(value)
-                } else if (1e-4..1e6).contains(&step) || value == 0.0 {
+                } else if (1e-4..1e6).contains(&step) {
                     // No minus sign before a zero.
                     format!("{:.digits$}", value + 0.0)
                 } else {
