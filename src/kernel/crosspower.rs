@@ -79,6 +79,12 @@ impl Model {
         [m[0][0] * k[0] + m[0][1] * k[1], m[1][0] * k[0] + m[1][1] * k[1]]
     }
 
+    /// A detector pixel's place on the scan's axes, `k_scan = R(θ) k_det`, in detector pixels.
+    pub fn on_scan(&self, k: [f64; 2]) -> [f64; 2] {
+        let m = self.oriented(&self.rotation());
+        [m[0][0] * k[0] + m[0][1] * k[1], m[1][0] * k[0] + m[1][1] * k[1]]
+    }
+
     fn symmetric(&self) -> Matrix {
         let [c1, c2a, c2b, _] = self.parameters;
         [[-(c1 + c2a), -c2b], [-c2b, -(c1 - c2a)]]
