@@ -10,6 +10,9 @@ use std::sync::OnceLock;
 use common::case::change_manifest;
 use common::runs::{Watcher, config, manifest, refused};
 use ndarray::{Array4, s};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Binomial, Distribution};
 use stemstream::axes::{DetShape, Image, ScanShape};
 use stemstream::cache::{Step, WorkingCache};
 use stemstream::progress::{CancelToken, Silent};
@@ -93,8 +96,12 @@ fn run(input: &Path, folder: &Path, settings: &[&str]) -> (Results, String, Path
     (Results::read(&session.cache_path()).unwrap(), watcher.said(), session.cache_path())
 }
 
+fn extra<'r>(results: &'r Results, name: &str) -> &'r Image {
+    &results.extras.iter().find(|(extra, _)| extra.name == name).expect("published").1
+}
+
 fn map(results: &Results) -> &Image {
-    &results.extras.iter().find(|(extra, _)| extra.name == "bad_pixels").expect("published").1
+    extra(results, "bad_pixels")
 }
 
 /// RMS error of the shift maps inside 0.95 of the disk, in scan pixels, with the mean taken off.
@@ -132,11 +139,11 @@ fn a_dead_and_a_hot_pixel_in_the_disk_are_found_named_and_do_no_harm() {
     let crop = results.disk.crop;
     for ((r, c), &flaw) in map(&results).indexed_iter() {
         let expected = match [r + crop.row0, c + crop.col0] {
-            DEAD => 1.0,
-            HOT => 2.0,
-            _ => 0.0,
+            DEAD => 1,
+            HOT => 2,
+            _ => 0,
         };
-        assert_eq!(flaw, expected, "({r}, {c})");
+        assert_eq!(flaw as u8, expected, "({r}, {c})");
     }
     let message = "2 bad detector pixels: [11, 16] dead, [17, 10] hot; the parametric method leaves them out";
     assert!(said.contains(&format!("warn {message}")), "{said}");
@@ -224,4 +231,54 @@ fn a_cache_of_a_program_that_did_not_look_is_looked_through_without_the_corner_t
     assert!(!said.contains("begin corner turn") && said.contains("2 bad detector pixels"), "{said}");
     assert_eq!(map(&first), map(&second));
     assert_eq!(manifest(&cache).results[&Step::Stack]["bad_pixels"]["dead"], 1);
+}
+
+/// Two acquisitions of the same object with independent noise: each electron goes to one of them.
+fn halves() -> [Array4<u16>; 2] {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let all = clean();
+    let first = all.mapv(|n| Binomial::new(u64::from(n), 0.5).unwrap().sample(&mut rng) as u16);
+    let second = &all - &first;
+    [first, second]
+}
+
+#[test]
+fn significance_tells_the_disk_from_its_surroundings_and_uncertainty_how_two_acquisitions_differ() {
+    let settings = ["align.method=classic", "disk.crop_radius=13", "reconstruct.quality_threshold=0.5"];
+    let center = format!("disk.center={:?}", spec().true_center());
+    let settings = [settings[0], settings[1], settings[2], center.as_str(), "disk.radius=9"];
+    let [first, second] = halves().map(|data| {
+        let folder = common::runs::folder();
+        run(&write(folder.path(), &data), folder.path(), &settings).0
+    });
+    let (crop, [row, col]) = (first.disk.crop, spec().true_center());
+    let (mut pulls, mut inside, mut outside) = (Vec::new(), Vec::new(), Vec::new());
+    for ((r, c), &significance) in extra(&first, "significance").indexed_iter() {
+        let of = |results: &Results, name: &str| extra(results, name)[[r, c]];
+        assert!(of(&first, "zncc").abs() < 1.0 + 1e-6 && significance.is_finite());
+        assert!(of(&first, "shift_sigma_y") <= 32.0 / 12f64.sqrt());
+        assert!(of(&first, "shift_sigma_x") <= 36.0 / 12f64.sqrt());
+        let distance = ((r + crop.row0) as f64 - row).hypot((c + crop.col0) as f64 - col);
+        if distance > 11.0 {
+            outside.push(significance);
+        } else if distance < 8.0 && distance > 1.5 {
+            inside.push(significance);
+            if significance > 2.0 && of(&second, "significance") > 2.0 {
+                let pull = |a: f64, b: f64, name: &str| (a - b) / of(&first, name).hypot(of(&second, name));
+                pulls.push(pull(first.shift_y[[r, c]], second.shift_y[[r, c]], "shift_sigma_y").abs());
+                pulls.push(pull(first.shift_x[[r, c]], second.shift_x[[r, c]], "shift_sigma_x").abs());
+            }
+        }
+    }
+    let middle = |mut v: Vec<f64>| {
+        v.sort_by(f64::total_cmp);
+        v[v.len() / 2]
+    };
+    let floor = first.manifest.results[&Step::Shifts]["zncc_noise_floor"].as_f64().unwrap();
+    assert!((0.08..0.12).contains(&floor), "{floor}");
+    let (count, pull) = (pulls.len(), 1.4826 * middle(pulls));
+    let (inside, outside) = (middle(inside), middle(outside));
+    assert!(inside > 1.5 && outside.abs() < 0.5, "{inside} {outside}");
+    // Near the floor the uncertainty is known to be too small by up to a factor of two.
+    assert!(count > 60 && (0.7..2.0).contains(&pull), "{count} {pull} {inside} {outside}");
 }

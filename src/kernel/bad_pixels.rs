@@ -85,8 +85,7 @@ pub struct BadPixels {
 pub fn find(statistics: &Statistics<'_>) -> BadPixels {
     let shape = statistics.crop.shape();
     assert_eq!(statistics.dispersion.dim(), (shape.rows, shape.cols), "dispersion of another crop");
-    let mut result =
-        BadPixels { map: Image::zeros((shape.rows, shape.cols)), found: Vec::new(), unbelievable: None };
+    let mut result = BadPixels { map: Image::zeros((shape.rows, shape.cols)), found: Vec::new(), unbelievable: None };
     if statistics.frames < FEWEST_FRAMES {
         return result;
     }
@@ -164,12 +163,7 @@ impl Search<'_> {
     }
 
     /// Values of the pixels at most `reach` rows and columns away that `take` accepts, without the pixel itself.
-    fn around(
-        &self,
-        (row, col): (usize, usize),
-        reach: usize,
-        take: impl Fn(usize, usize) -> Option<f64>,
-    ) -> Vec<f64> {
+    fn around(&self, (row, col): (usize, usize), reach: usize, take: impl Fn(usize, usize) -> Option<f64>) -> Vec<f64> {
         let (rows, cols) = self.s.mean.dim();
         let mut values = Vec::with_capacity(24);
         for r in row.saturating_sub(reach)..=(row + reach).min(rows - 1) {
@@ -248,7 +242,8 @@ impl Search<'_> {
     }
 
     fn is_hot_outside(&self, row: usize, col: usize) -> bool {
-        let around = self.around((row, col), 2, |r, c| self.mean_at(r, c).filter(|_| self.s.zone(r, c) == Zone::Outside));
+        let around =
+            self.around((row, col), 2, |r, c| self.mean_at(r, c).filter(|_| self.s.zone(r, c) == Zone::Outside));
         around.len() >= FEWEST_NEIGHBOURS / 2 && self.is_far_above((row, col), around)
     }
 

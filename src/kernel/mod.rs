@@ -12,6 +12,7 @@ pub mod disk;
 pub mod fft2;
 pub mod forward;
 pub mod merge;
+pub mod noise_floor;
 pub mod peak;
 pub mod real;
 pub mod ring;

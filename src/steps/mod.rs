@@ -35,5 +35,5 @@ pub use stack::{CroppedStack, Stack};
 pub use step1_detect::{BrightDisk, Detected, detect};
 pub use step2_fft::{Spectra, fft};
 pub use step3_correlate::{Correlations, align, correlate};
-pub use step4_shifts::{ShiftMaps, find_shifts};
+pub use step4_shifts::{ShiftMaps, find_shifts, pixel_findings};
 pub use step5_reconstruct::{Reconstruction, reconstruct};
