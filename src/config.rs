@@ -100,6 +100,21 @@ pub struct DiskConfig {
     pub crop_radius: Option<usize>,
     /// Go on with a disk that touches the detector's edge.
     pub allow_clipped: bool,
+    /// What to do with detector pixels that were found to be bad.
+    pub bad_pixels: BadPixelPolicy,
+    /// Detector pixels `[row, col]` that the parametric method leaves out in any case.
+    pub exclude: Vec<[usize; 2]>,
+}
+
+/// What to do with detector pixels that were found to be dead, hot or outliers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BadPixelPolicy {
+    /// The parametric method leaves them out.
+    #[default]
+    Auto,
+    /// They are used like all others.
+    Keep,
 }
 
 /// `[align]`: how images are aligned.

@@ -48,7 +48,23 @@ pub enum Kernel {
         pixels_per_frequency: f64,
         /// Radius of the aperture in detector pixels.
         radius: f64,
+        /// The rotation with which the overlap of the disks is looked up, in radians; the model's own when absent. A
+        /// fixed one makes the objective smooth: no pixel changes sides on the way.
+        overlap_rotation: Option<f64>,
     },
+}
+
+impl Kernel {
+    /// The same kernel with the overlap of the disks fixed as it is for `model`.
+    #[must_use]
+    pub fn with_overlap(self, model: &Model) -> Self {
+        match self {
+            Self::Shift => self,
+            Self::WeakPhase { pixels_per_frequency, radius, .. } => {
+                Self::WeakPhase { pixels_per_frequency, radius, overlap_rotation: Some(model.parameters[3]) }
+            }
+        }
+    }
 }
 
 /// The linear model `d(k) = M k` with `M = -C R(θ)`, `C = [[c1 + c2a, c2b], [c2b, c1 - c2a]]`, on (row, col) vectors;
@@ -250,7 +266,7 @@ struct Weights {
 impl Weights {
     fn new(model: &Model, kernel: Kernel, q: [f64; 2]) -> Self {
         let zero = Complex::default();
-        let Kernel::WeakPhase { pixels_per_frequency: g, radius } = kernel else {
+        let Kernel::WeakPhase { pixels_per_frequency: g, radius, overlap_rotation } = kernel else {
             return Self { factor: [Complex::from(1.0), zero, zero], chi: 0.0, chi_slope: [0.0; 3], overlap: None };
         };
         let scale = std::f64::consts::PI * g;
@@ -259,7 +275,9 @@ impl Weights {
         let chi = c1 * slope[0] + c2a * slope[1] + c2b * slope[2];
         let i = Complex::<f64>::i();
         let factor = [Complex::from(-2.0 * chi.sin()), i * Complex::cis(chi), -i * Complex::cis(-chi)];
-        let q = model.on_detector(q.map(|v| v * g));
+        let mut turned = *model;
+        turned.parameters[3] = overlap_rotation.unwrap_or(turned.parameters[3]);
+        let q = turned.on_detector(q.map(|v| v * g));
         Self { factor, chi, chi_slope: slope, overlap: Some((q, radius)) }
     }
 

@@ -25,7 +25,12 @@ pub(super) fn of(step: Step, config: &Config) -> Value {
         Step::Correlate => json!({"align.reference_smoothing": c.align.reference_smoothing}),
         Step::Peaks => json!({}),
         Step::Shifts if c.align.method == Method::Parametric => {
-            json!({"align.method": "parametric", "calibration": c.calibration})
+            json!({
+                "align.method": "parametric",
+                "calibration": c.calibration,
+                "disk.bad_pixels": c.disk.bad_pixels,
+                "disk.exclude": c.disk.exclude,
+            })
         }
         Step::Shifts => json!({"align.method": "classic"}),
         Step::Reconstruct => json!({
@@ -56,6 +61,10 @@ mod tests {
         let mut config = Config::default();
         config.reconstruct.detector_radius = 7;
         assert_eq!(changed_keys(&before, &of(Step::Reconstruct, &config)), ["reconstruct.detector_radius"]);
+        config.disk.exclude.push([3, 4]);
+        assert_eq!(of(Step::Shifts, &config), of(Step::Shifts, &Config::default()), "the classic method ignores it");
+        config.align.method = Method::Parametric;
+        assert_ne!(of(Step::Shifts, &config), of(Step::Shifts, &Config::default()));
         assert_eq!(of(Step::Correlate, &config), of(Step::Correlate, &Config::default()));
     }
 }

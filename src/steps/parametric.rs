@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::kernel::aberrations::Aberrations;
 use crate::kernel::crosspower::Model;
 use crate::steps::context::RunContext;
+use crate::steps::selection::usable_pixels;
 use crate::steps::stack::Stack;
 use crate::steps::step1_detect::BrightDisk;
 use describe::{Guess, describe};
@@ -157,7 +158,7 @@ impl AberrationFit {
 /// [`Unresolved`](crate::error::ErrorKind::Unresolved) when nothing significant is found or there are too few detector
 /// pixels; [`Memory`](crate::error::ErrorKind::Memory).
 pub fn fit_aberrations(ctx: &RunContext<'_>, disk: &BrightDisk, stack: &Stack) -> Result<AberrationFit> {
-    let pixels = disk_pixels(disk);
+    let pixels = disk_pixels(disk, &usable_pixels(ctx, disk)?);
     if pixels.len() < 12 {
         return Err(Error::unresolved(format!(
             "only {} detector pixels lie inside the disk: too few to fit aberrations",
@@ -185,13 +186,13 @@ pub fn fit_aberrations(ctx: &RunContext<'_>, disk: &BrightDisk, stack: &Stack) -
     fit
 }
 
-/// Crop indices of the detector pixels inside the disk, in order.
-fn disk_pixels(disk: &BrightDisk) -> Vec<usize> {
+/// Crop indices of the usable detector pixels inside the disk, in order.
+fn disk_pixels(disk: &BrightDisk, usable: &[bool]) -> Vec<usize> {
     let shape = disk.crop.shape();
     (0..shape.len())
         .filter(|&p| {
             let [r, c] = from_center(disk, p / shape.cols, p % shape.cols);
-            r.hypot(c) <= USED_RADIUS * disk.radius
+            usable[p] && r.hypot(c) <= USED_RADIUS * disk.radius
         })
         .collect()
 }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use serde_json::json;
 
-use crate::axes::{DetShape, Image, Sample};
+use crate::axes::{Image, Sample};
 use crate::cache::Step;
 use crate::config::Method;
 use crate::error::{Error, Result};
@@ -11,6 +11,7 @@ use crate::kernel::upsample::{Band, Grid, Targets, deposit};
 use crate::pipeline::AlignedBytes;
 use crate::steps::context::RunContext;
 use crate::steps::merge_fourier::merge;
+use crate::steps::selection::usable_pixels;
 use crate::steps::stack::{CroppedStack, Stack};
 use crate::steps::step1_detect::BrightDisk;
 use crate::steps::step4_shifts::ShiftMaps;
@@ -53,7 +54,7 @@ pub fn reconstruct(
     stack: &CroppedStack,
     shifts: &ShiftMaps,
 ) -> Result<Reconstruction> {
-    let parts = choose(ctx, disk, stack.crop.shape(), shifts);
+    let parts = choose(ctx, disk, &usable_pixels(ctx, disk)?, shifts);
     let pixels_used = parts.iter().filter(|p| p.shift.is_some()).count();
     if pixels_used == 0 {
         let best = shifts.quality.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -89,7 +90,8 @@ fn shifts_to_apply(ctx: &RunContext<'_>, parts: &[Part]) -> Vec<(usize, [f64; 2]
 }
 
 /// The detector pixels that are used for the image, for the virtual bright field, or for both, in order.
-fn choose(ctx: &RunContext<'_>, disk: &BrightDisk, crop: DetShape, shifts: &ShiftMaps) -> Vec<Part> {
+fn choose(ctx: &RunContext<'_>, disk: &BrightDisk, usable: &[bool], shifts: &ShiftMaps) -> Vec<Part> {
+    let crop = disk.crop.shape();
     let settings = &ctx.config.reconstruct;
     let parametric = ctx.config.align.method == Method::Parametric;
     let near = |i: usize, len: usize| i.abs_diff(len / 2) <= settings.detector_radius;
@@ -102,7 +104,7 @@ fn choose(ctx: &RunContext<'_>, disk: &BrightDisk, crop: DetShape, shifts: &Shif
             let in_disk = dr.hypot(dc) <= disk.radius;
             // A dose meter says nothing about a fitted model; the disk does.
             let used = if parametric {
-                in_disk
+                usable[row * crop.cols + col]
             } else {
                 near(row, crop.rows) && near(col, crop.cols) && shifts.quality[at] > settings.quality_threshold
             };

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::cache::Step;
 use crate::cli::args::ExportArgs;
 use crate::cli::report::{self, Talk};
 use crate::config::EmdTarget;
 use crate::error::{Error, Result};
 use crate::export::{RunResults, Written, write_all};
 use crate::session::{self, Results};
-use crate::steps::AberrationFit;
+use crate::steps::{AberrationFit, pixel_findings};
 
 /// What was written for one run.
 #[derive(Debug)]
@@ -161,6 +162,7 @@ fn write_hdf5(_: &Path, results: &Results, _: &Path, talk: &Talk) -> Result<Opti
 
 fn run_results(results: &Results, timestamp: String, cache_file: Option<String>) -> RunResults {
     let (m, c, disk) = (&results.manifest, &results.config, &results.disk);
+    let pixels = pixel_findings(m.results.get(&Step::Shifts), m.results.get(&Step::Stack));
     RunResults {
         timestamp,
         base_name: session::base_name(&m.source.path),
@@ -189,7 +191,7 @@ fn run_results(results: &Results, timestamp: String, cache_file: Option<String>)
         weights: results.weights.clone(),
         extras: results.extras.clone(),
         curves: m.curves.clone(),
-        findings: results.fit.as_ref().map(findings).unwrap_or_default(),
+        findings: results.fit.as_ref().map(findings).into_iter().flatten().chain(pixels).collect(),
         warnings: m.warnings.clone(),
     }
 }

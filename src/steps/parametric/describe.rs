@@ -110,7 +110,7 @@ pub(super) fn describe(
         rotation_deg: degrees,
         other_branch: format!("rotation {:.3}° with all signs of the aberrations reversed", wrapped(degrees + 180.0)),
         branch_reason,
-        standard_deviations: standard_deviations(fine, &model, found.kernel, disk.radius, unit.unwrap_or(1.0)),
+        standard_deviations: standard_deviations(fine, &model, found.kernel.with_overlap(&model), disk.radius, unit.unwrap_or(1.0)),
         rival,
         higher: Aberrations::default(),
         orders: Vec::new(),

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::kernel::crosspower::{HalfSets, Kernel, Model, Objective, Parameters, objective};
 use crate::steps::context::RunContext;
-use crate::steps::parametric::pixels_per_frequency;
+use crate::steps::parametric::{GRID_LIMIT, pixels_per_frequency};
 use crate::steps::step1_detect::BrightDisk;
 
 /// Frequencies of one parallel piece: fixed, so that sums do not depend on the number of threads.
@@ -14,11 +14,18 @@ const PIECE: usize = 64;
 const SIGNIFICANT: f64 = 8.0;
 /// Points of each grid from which the search goes on.
 const CANDIDATES: usize = 6;
+/// How many maxima are looked at with all detector pixels, and the share of the best one's objective that they need.
+const FINALISTS: usize = 3;
+const HOPEFUL: f64 = 0.6;
 /// Iterations from each of them with binned pixels, and from the best with all.
 const FIRST_ITERATIONS: usize = 25;
 const ITERATIONS: usize = 40;
+/// How often each search looks up anew which disks overlap.
+const ROUNDS: usize = 3;
 /// Wrong models that say what chance gets.
 const NULL_MODELS: usize = 100;
+/// Displacements of the first octave of the grid, in scan pixels.
+const OCTAVE: f64 = 8.0;
 /// Models whose displacements at the disk's edge differ by less than this many scan pixels are the same.
 const SAME: f64 = 0.5;
 /// A rival is worse when its share of the frequencies' objective is lower by so many standard errors.
@@ -89,20 +96,18 @@ impl Fit<'_> {
     /// Searches from a grid and from the models in `guesses`.
     pub(super) fn run(&self, guesses: &[Model]) -> Result<Outcome> {
         let kernel = self.kernel();
-        let grid = self.models(1.0, self.reach());
-        let mut starts = self.best_of(self.coarse, &grid, kernel);
+        let mut starts = self.octaves(kernel);
         if kernel != Kernel::Shift {
             // Where displacements are small, slow frequencies are no guide; where they are large, contrast is none.
-            starts.extend(self.best_of(self.wide, &self.models(0.5, self.reach().min(3.0)), kernel));
-            starts.extend(self.best_of(self.coarse, &grid, Kernel::Shift));
+            starts.extend(self.best_of(self.wide, &self.models(0.5, 0.0, self.reach().min(3.0)), kernel));
+            starts.extend(self.octaves(Kernel::Shift));
         }
         starts.extend(guesses);
         let found = self.search(self.wide, &starts, kernel)?;
-        let finalists: Vec<Model> = self.apart(&found).into_iter().take(3).collect();
-        let mut found = self.search(self.fine, &finalists, kernel)?;
+        let mut found = self.search(self.fine, &self.finalists(&found), kernel)?;
         found.sort_by(|a, b| b.value.total_cmp(&a.value));
         let Some(&best) = found.first() else { return Err(Error::bug("a grid without points")) };
-        let significance = self.significance(&best, &grid, kernel);
+        let significance = self.significance(&best, kernel);
         if significance < SIGNIFICANT {
             return Err(Error::unresolved(format!(
                 "the scan does not determine its aberrations: the best fit stands {significance:.1} standard deviations above wrong ones, {SIGNIFICANT} are needed"
@@ -118,11 +123,13 @@ impl Fit<'_> {
         pixels_per_frequency(self.ctx, self.disk).map_or(Kernel::Shift, |pixels_per_frequency| Kernel::WeakPhase {
             pixels_per_frequency,
             radius: self.disk.radius,
+            overlap_rotation: None,
         })
     }
 
     /// How far the best model stands above wrong ones: with binned pixels where that is clear, else with all.
-    fn significance(&self, best: &Found, grid: &[Model], kernel: Kernel) -> f64 {
+    fn significance(&self, best: &Found, kernel: Kernel) -> f64 {
+        let grid = self.models(self.reach() / 12.0, 0.0, self.reach());
         let mut most = 0.0f64;
         for set in [self.wide, self.fine] {
             let wrong = grid.iter().step_by((grid.len() / NULL_MODELS).max(1));
@@ -153,13 +160,14 @@ impl Fit<'_> {
         rivals.min_by(|a, b| a.distance.total_cmp(&b.distance)).filter(|r| r.distance < CLEARLY_WORSE)
     }
 
-    /// Maxima from the best down, none near a better one.
-    fn apart(&self, found: &[Found]) -> Vec<Model> {
+    /// The best maxima, none near a better one and none far below the best.
+    fn finalists(&self, found: &[Found]) -> Vec<Model> {
         let mut order: Vec<&Found> = found.iter().collect();
         order.sort_by(|a, b| b.value.total_cmp(&a.value));
+        let enough = order.first().map_or(0.0, |best| HOPEFUL * best.value);
         let mut kept: Vec<Model> = Vec::new();
-        for found in order {
-            if kept.iter().all(|k| self.distance(k, &found.model) > SAME) {
+        for found in order.into_iter().filter(|f| f.value >= enough) {
+            if kept.len() < FINALISTS && kept.iter().all(|k| self.distance(k, &found.model) > SAME) {
                 kept.push(found.model);
             }
         }
@@ -170,10 +178,10 @@ impl Fit<'_> {
         self.ctx.scan.rows.min(self.ctx.scan.cols) as f64 / 4.0
     }
 
-    /// Models without astigmatism whose displacements at the disk's edge are `spacing` scan pixels apart and at most
-    /// `reach`, in all directions and both orientations.
-    fn models(&self, spacing: f64, reach: f64) -> Vec<Model> {
-        let n = (reach / spacing).floor() as i32;
+    /// Models without astigmatism whose displacements at the disk's edge lie between `from` and `to` scan pixels,
+    /// `spacing` apart, in all directions and both orientations.
+    fn models(&self, spacing: f64, from: f64, to: f64) -> Vec<Model> {
+        let n = (to / spacing).floor() as i32;
         let edge = spacing / self.disk.radius;
         let mut models = Vec::new();
         for transposed in [false, true] {
@@ -181,7 +189,8 @@ impl Fit<'_> {
                 // Half a plane of rotations, with both signs: the other half is the same.
                 for b in 0..=n {
                     let (a, b) = (f64::from(a), f64::from(b));
-                    if a.hypot(b) <= f64::from(n) && (b > 0.0 || a >= 0.0) {
+                    let here = from <= a.hypot(b) * spacing && a.hypot(b) <= f64::from(n);
+                    if here && (b > 0.0 || a >= 0.0) {
                         let (c1, theta) = (a.hypot(b) * edge, b.atan2(a));
                         models.push(Model { parameters: [c1, 0.0, 0.0, theta], transposed });
                         models.push(Model { parameters: [-c1, 0.0, 0.0, theta], transposed });
@@ -190,6 +199,21 @@ impl Fit<'_> {
             }
         }
         models
+    }
+
+    /// The most promising models of large displacements: in octaves, each with frequencies so slow that its spacing is
+    /// fine enough.
+    fn octaves(&self, kernel: Kernel) -> Vec<Model> {
+        let (mut spacing, mut from) = (1.0, 0.0);
+        let mut all = Vec::new();
+        let mut set = self.coarse.clone();
+        while from < self.reach() {
+            let to = (OCTAVE * spacing).min(self.reach());
+            all.extend(self.best_of(&set, &self.models(spacing, from, to), kernel));
+            (from, spacing) = (to, 2.0 * spacing);
+            set = slower(&set, GRID_LIMIT / spacing);
+        }
+        all
     }
 
     /// The models with the highest objective over a set, best first, none near a better one.
@@ -225,7 +249,12 @@ impl Fit<'_> {
         let mut all = Vec::with_capacity(starts.len());
         for start in starts {
             self.ctx.cancel.check()?;
-            all.push(self.refine(set, *start, kernel, iterations));
+            // Pixels that change sides would make the objective jump: the sides are looked up again after each round.
+            let mut found = self.refine(set, *start, kernel.with_overlap(start), iterations);
+            for _ in 1..ROUNDS {
+                found = self.refine(set, found.model, kernel.with_overlap(&found.model), iterations);
+            }
+            all.push(found);
         }
         Ok(all)
     }
@@ -268,6 +297,16 @@ impl Fit<'_> {
         }
         Found { model, value: now.value, coherence: now.value / now.power.max(f64::MIN_POSITIVE) }
     }
+}
+
+/// The frequencies of a set up to a limit.
+fn slower(set: &HalfSets, limit: f64) -> HalfSets {
+    let mut slow = set.clone();
+    let kept = |i: &usize| set.frequencies[*i][0].hypot(set.frequencies[*i][1]) <= limit;
+    let kept: Vec<usize> = (0..set.frequencies.len()).filter(kept).collect();
+    slow.frequencies = kept.iter().map(|&i| set.frequencies[i]).collect();
+    slow.spectrum_of = kept.iter().map(|&i| set.spectrum_of[i]).collect();
+    slow
 }
 
 /// The objective over all frequencies of a set.
