@@ -4,6 +4,7 @@
 //! loop. Conventions: images are `[rows, cols]` in C order, the forward transform is `exp(-2πi …)` without factor,
 //! the inverse carries `1/N`, spectra are in natural order (zero frequency at index 0).
 
+pub mod contrast;
 pub mod convert;
 pub mod correlate;
 pub mod crosspower;
@@ -17,3 +18,4 @@ pub mod ring;
 pub mod smooth;
 pub mod transpose;
 pub mod upsample;
+pub mod wiener;

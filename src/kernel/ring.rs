@@ -131,6 +131,19 @@ pub fn resolution(curve: &Curve, criterion: Criterion) -> Option<f64> {
     Some(curve.frequency[above] + part * (curve.frequency[below] - curve.frequency[above]))
 }
 
+/// As [`resolution`], for curves with dips in between, as the zeros of a contrast transfer make them: the frequency at
+/// which the correlation falls below the criterion behind the last two neighbouring rings that lie above it (a single
+/// ring may do so by chance). `None` where the last rings lie above; 0 where no two do.
+pub fn resolution_beyond_dips(curve: &Curve, criterion: Criterion) -> Option<f64> {
+    let excess: Vec<f64> = curve.frc.iter().zip(&curve.samples).map(|(frc, &n)| frc - criterion.threshold(n)).collect();
+    let Some(last) = (1..excess.len()).rev().find(|&i| excess[i] >= 0.0 && excess[i - 1] >= 0.0) else {
+        return Some(0.0);
+    };
+    let below = excess.get(last + 1)?;
+    let part = excess[last] / (excess[last] - below);
+    Some(curve.frequency[last] + part * (curve.frequency[last + 1] - curve.frequency[last]))
+}
+
 /// Cycles per pixel at an index of an axis of `n` frequencies.
 fn frequency(index: usize, n: usize) -> f64 {
     let signed = if 2 * index <= n { index as f64 } else { index as f64 - n as f64 };
@@ -231,6 +244,22 @@ mod tests {
         let ssnr = curve.ssnr();
         let mean = ssnr.iter().skip(4).sum::<f64>() / (ssnr.len() - 4) as f64;
         assert!((mean - 8.0).abs() < 0.5, "{mean}");
+    }
+
+    #[test]
+    fn dips_and_single_rings_do_not_end_the_resolution() {
+        let curve = |frc: &[f64]| Curve {
+            frequency: (1..=frc.len()).map(|i| i as f64 / 10.0).collect(),
+            frc: frc.to_vec(),
+            samples: vec![100; frc.len()],
+        };
+        let half = Criterion::Fixed(0.5);
+        // A dip at 0.2, then a fall between 0.4 and 0.5; the single ring at 0.6 is chance.
+        let found = resolution_beyond_dips(&curve(&[0.9, 0.1, 0.9, 0.9, 0.1, 0.6]), half).unwrap();
+        assert!((found - 0.45).abs() < 1e-12, "{found}");
+        assert_eq!(resolution_beyond_dips(&curve(&[0.9, 0.1, 0.9, 0.8]), half), None);
+        assert_eq!(resolution_beyond_dips(&curve(&[0.9, 0.1, 0.9, 0.1]), half), Some(0.0));
+        assert_eq!(resolution_beyond_dips(&Curve::default(), half), Some(0.0));
     }
 
     #[test]
