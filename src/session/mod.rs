@@ -19,7 +19,7 @@ use find::{Found, choose};
 
 use crate::axes::{DType, DetShape, ScanShape};
 use crate::cache::{Fingerprint, Layout, Manifest, Step, StepState, WorkingCache};
-use crate::config::{Config, Mode};
+use crate::config::{Config, Merge, Mode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{self, MemoryBudget};
 use crate::pipeline::{GraphReport, Workers};
@@ -410,6 +410,7 @@ fn request<'c>(
         mode: config.run.mode,
         precision: config.run.precision,
         upscale: steps::upscale_factor(config, disk),
+        half_sets: config.merge() != Merge::Nearest,
         memory: memory_limit(config),
         workers: config.run.workers.unwrap_or_else(cores),
         free_disk: None,

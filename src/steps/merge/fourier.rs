@@ -146,7 +146,9 @@ pub(in crate::steps) fn pass<S: Sample>(
                 Loaded { part, spectrum, circle, phases }
             })
             .collect();
-        ready.iter().for_each(|item| sums.note(item));
+        for item in &ready {
+            sums.note(item);
+        }
         let mut bands = sums.bands(lines);
         ctx.workers.install(|| {
             bands.par_iter_mut().for_each(|(target, band)| ready.iter().for_each(|item| item.add_to(*target, band)));

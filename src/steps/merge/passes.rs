@@ -101,8 +101,13 @@ impl Job<'_> {
         wanted.extend((0..depths.len()).map(Wanted::Depth));
         let far = depths.iter().flatten().flatten().fold(reach(self.parts, ctx.scan), |most, s| most.max(s.abs()));
         let grid = FourierGrid::new(ctx.scan, self.factor, far);
+        let filters = phase.map_or(0, |(optics, fit)| {
+            let shape = (ctx.scan.rows * self.factor, ctx.scan.cols * self.factor);
+            let chi = |q| optics.chi(fit, q);
+            contrast::Optics { factor: self.factor, limit: optics.limit(), chi: &chi, pad: field.border }.bytes(shape)
+        });
         while !wanted.is_empty() {
-            let (now, bytes) = self.fitting::<S>(&wanted, grid);
+            let (now, bytes) = self.fitting::<S>(&wanted, grid, filters as u64);
             wanted.drain(..now.len());
             let _charge = ctx.budget.charge(bytes, "the Fourier merge")?;
             let mut sums = self.empty_sums(&now, (grid, &depths), phase);
@@ -137,8 +142,9 @@ impl Job<'_> {
         self.parts.iter().map(moved).collect()
     }
 
-    /// As many of what is wanted, in order, as one pass may hold, at least one; and the bytes to charge.
-    fn fitting<S: Sample>(&self, wanted: &[Wanted], grid: FourierGrid) -> (Vec<Wanted>, u64) {
+    /// As many of what is wanted, in order, as one pass may hold, at least one; and the bytes to charge. `filters` are the
+    /// bytes that phase contrast will take.
+    fn fitting<S: Sample>(&self, wanted: &[Wanted], grid: FourierGrid, filters: u64) -> (Vec<Wanted>, u64) {
         let ctx = self.ctx;
         let room = ctx.budget.limit().saturating_sub(ctx.budget.used());
         let (sum, finish) = Sums::bytes(grid, ctx.scan.len(), self.factor);
@@ -151,7 +157,10 @@ impl Job<'_> {
             let moved = now.iter().filter(|w| matches!(w, Wanted::Depth(_))).count();
             now.iter().map(count).sum::<u64>() * sum + finish + Sums::pass_bytes::<S>(ctx, grid, moved)
         };
-        let most = (1..=wanted.len()).rev().find(|&n| needed(&wanted[..n]) <= room).unwrap_or(1);
+        // The filters work while the sums are still there.
+        let reserve = |now: &[Wanted]| if now.contains(&Wanted::Halves) { filters } else { 0 };
+        let fits = |n: &usize| needed(&wanted[..*n]) + reserve(&wanted[..*n]) <= room;
+        let most = (1..=wanted.len()).rev().find(fits).unwrap_or(1);
         (wanted[..most].to_vec(), needed(&wanted[..most]))
     }
 

@@ -214,3 +214,6 @@ impl FourierGrid {
         [frequency(row, self.padded.rows, self.factor), frequency(line, self.padded.cols, self.factor)]
     }
 }
+
+#[cfg(test)]
+mod tests;
