@@ -6,6 +6,7 @@
 
 pub mod aberrations;
 pub mod bad_pixels;
+pub mod contrast;
 pub mod convert;
 pub mod correlate;
 pub mod crosspower;
@@ -20,3 +21,4 @@ pub mod ring;
 pub mod smooth;
 pub mod transpose;
 pub mod upsample;
+pub mod wiener;
