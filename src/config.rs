@@ -2,6 +2,7 @@
 //!
 //! An unknown key is an error that names the nearest known one. Sizes take units ("2 GiB").
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -129,11 +130,18 @@ pub struct AlignConfig {
     pub method: Method,
     /// Sigma of the Gaussian on the reference image, in scan pixels.
     pub reference_smoothing: f64,
+    /// The highest order `m` of aberrations `Cmn` that is looked for.
+    pub max_order: u8,
+    /// Known aberrations of higher orders, by name (`C30`, `C21a` …), in Å: where their search starts.
+    pub known: BTreeMap<String, f64>,
 }
+
+/// The highest order of aberrations that can be fitted.
+const MOST_ORDER: u8 = 5;
 
 impl Default for AlignConfig {
     fn default() -> Self {
-        Self { method: Method::Auto, reference_smoothing: 0.5 }
+        Self { method: Method::Auto, reference_smoothing: 0.5, max_order: 3, known: BTreeMap::new() }
     }
 }
 
@@ -348,6 +356,10 @@ impl Config {
             return Err(Error::config(format!(
                 "align.reference_smoothing must be between 0 and 100 scan pixels, found {sigma}"
             )));
+        }
+        let order = self.align.max_order;
+        if !(1..=MOST_ORDER).contains(&order) {
+            return Err(Error::config(format!("align.max_order must be between 1 and {MOST_ORDER}, found {order}")));
         }
         self.check_reconstruct()?;
         for (value, key) in [

@@ -98,11 +98,11 @@ impl Term {
         usize::from((self.m + 1 - self.n) / 2)
     }
 
-    fn path_at(&self, at: &Powers) -> f64 {
+    pub(crate) fn path_at(&self, at: &Powers) -> f64 {
         at.squares[self.rings()] * (self.complex() * at.z[usize::from(self.n)]).re / f64::from(self.m + 1)
     }
 
-    fn gradient_at(&self, at: &Powers) -> [f64; 2] {
+    pub(crate) fn gradient_at(&self, at: &Powers) -> [f64; 2] {
         let (rings, n) = (self.rings(), usize::from(self.n));
         let (c, scale) = (self.complex(), 1.0 / f64::from(self.m + 1));
         let [mut row, mut col] = [0.0; 2];
@@ -120,14 +120,14 @@ impl Term {
 }
 
 /// `zⁿ` and `|z|²ʲ` as far as they are needed.
-struct Powers {
+pub(crate) struct Powers {
     alpha: [f64; 2],
     z: [Complex64; POWERS],
     squares: [f64; POWERS / 2 + 1],
 }
 
 impl Powers {
-    fn new(alpha: [f64; 2], highest: u8) -> Self {
+    pub(crate) fn new(alpha: [f64; 2], highest: u8) -> Self {
         let (base, square) = (Complex64::new(alpha[0], alpha[1]), alpha[0] * alpha[0] + alpha[1] * alpha[1]);
         let (mut z, mut squares) = ([Complex64::from(1.0); POWERS], [1.0; POWERS / 2 + 1]);
         let last = usize::from(highest.min(HIGHEST_ORDER)) + 1;
@@ -173,6 +173,11 @@ impl Aberrations {
         Self { terms: vec![Term { m: 1, n: 0, a: c10, b: 0.0 }, Term { m: 1, n: 2, a: c12[0], b: c12[1] }] }
     }
 
+    /// A single valid term.
+    pub(crate) fn of_term(term: Term) -> Self {
+        Self { terms: vec![term] }
+    }
+
     fn place(&self, m: u8, n: u8) -> std::result::Result<usize, usize> {
         self.terms.binary_search_by_key(&(m, n), |t| (t.m, t.n))
     }
@@ -203,6 +208,20 @@ impl Aberrations {
             }
         }
         sum
+    }
+
+    /// The terms of orders above `m`.
+    #[must_use]
+    pub fn above(&self, m: u8) -> Self {
+        Self { terms: self.terms.iter().filter(|t| t.m > m).copied().collect() }
+    }
+
+    /// The aberrations that, with the detector turned by another 180°, displace all images alike: seen in the turned
+    /// axes, with the opposite sign. Even orders change their sign, odd ones do not.
+    #[must_use]
+    pub fn other_branch(&self) -> Self {
+        let negated = |t: &Term| if t.is_even() { Term { a: -t.a, b: -t.b, ..*t } } else { *t };
+        Self { terms: self.terms.iter().map(negated).collect() }
     }
 
     /// The phase `χ` in radians at `alpha`.

@@ -32,6 +32,8 @@
 //! A scan that is coarser than the images' resolution folds them. The factor of a frequency beyond the scan's Nyquist
 //! frequency applies to the same folded spectrum, so such frequencies cost no memory, and they feel displacements more.
 
+pub mod general;
+
 use num_complex::Complex;
 
 /// Parameters of the model: `[c1, c2a, c2b, θ]`; the first three in scan pixels per detector pixel, θ in radians.

@@ -30,6 +30,8 @@ pub(super) fn of(step: Step, config: &Config) -> Value {
                 "calibration": c.calibration,
                 "disk.bad_pixels": c.disk.bad_pixels,
                 "disk.exclude": c.disk.exclude,
+                "align.max_order": c.align.max_order,
+                "align.known": c.align.known,
             })
         }
         Step::Shifts => json!({"align.method": "classic"}),

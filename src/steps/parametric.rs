@@ -6,6 +6,7 @@
 //! object is tried as well, and kept where it explains the data better.
 
 mod describe;
+mod orders;
 mod samples;
 mod search;
 
@@ -158,7 +159,7 @@ impl AberrationFit {
 /// [`Unresolved`](crate::error::ErrorKind::Unresolved) when nothing significant is found or there are too few detector
 /// pixels; [`Memory`](crate::error::ErrorKind::Memory).
 pub fn fit_aberrations(ctx: &RunContext<'_>, disk: &BrightDisk, stack: &Stack) -> Result<AberrationFit> {
-    let pixels = disk_pixels(disk, &usable_pixels(ctx, disk)?);
+    let pixels = disk_pixels(disk, &usable_pixels(ctx, disk, 0.0)?);
     if pixels.len() < 12 {
         return Err(Error::unresolved(format!(
             "only {} detector pixels lie inside the disk: too few to fit aberrations",

@@ -7,18 +7,19 @@ use crate::steps::bad_pixels::MAP;
 use crate::steps::context::RunContext;
 use crate::steps::step1_detect::BrightDisk;
 
-/// A mask over the crop, `[crop row, crop col]` in C order: pixels inside the disk that are neither bad (unless
+/// A mask over the crop, `[crop row, crop col]` in C order: pixels inside the disk and up to `margin` detector pixels
+/// beyond its edge that are neither bad (unless
 /// `disk.bad_pixels = "keep"`) nor in `disk.exclude`. The same for every step of a run.
 ///
 /// # Errors
 /// [`Config`](crate::error::ErrorKind::Config) for an excluded pixel outside the detector;
 /// [`Cache`](crate::error::ErrorKind::Cache) when the map of bad pixels is damaged.
-pub fn usable_pixels(ctx: &RunContext<'_>, disk: &BrightDisk) -> Result<Vec<bool>> {
+pub fn usable_pixels(ctx: &RunContext<'_>, disk: &BrightDisk, margin: f64) -> Result<Vec<bool>> {
     let (crop, shape) = (disk.crop, disk.crop.shape());
     let mut usable: Vec<bool> = (0..shape.len())
         .map(|p| {
             let (row, col) = (p / shape.cols + crop.row0, p % shape.cols + crop.col0);
-            (row as f64 - disk.center[0]).hypot(col as f64 - disk.center[1]) <= disk.radius
+            (row as f64 - disk.center[0]).hypot(col as f64 - disk.center[1]) <= disk.radius + margin
         })
         .collect();
     if ctx.config.disk.bad_pixels == BadPixelPolicy::Auto {

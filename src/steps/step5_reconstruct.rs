@@ -18,6 +18,9 @@ use crate::steps::step1_detect::BrightDisk;
 use crate::steps::step4_shifts::ShiftMaps;
 use crate::with_sample_type;
 
+/// Pixels on the disk's edge are half lit and still carry the image's finest detail; each weighs as much as it is bright.
+const EDGE: f64 = 0.5;
+
 /// The result of step 5.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reconstruction {
@@ -64,7 +67,7 @@ pub fn reconstruct(
     stack: &CroppedStack,
     shifts: &ShiftMaps,
 ) -> Result<Reconstruction> {
-    let parts = choose(ctx, disk, &usable_pixels(ctx, disk)?, shifts);
+    let parts = choose(ctx, disk, &usable_pixels(ctx, disk, EDGE)?, shifts);
     let pixels_used = parts.iter().filter(|p| p.peak.is_some()).count();
     if pixels_used == 0 {
         let best = shifts.quality.iter().copied().fold(f64::NEG_INFINITY, f64::max);

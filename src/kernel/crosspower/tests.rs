@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 /// A round detector of both colours with made-up spectra.
-fn sets(radius: f64, seed: u64) -> HalfSets {
+pub(super) fn sets(radius: f64, seed: u64) -> HalfSets {
     let frequencies: Vec<[f64; 2]> =
         (0..7).map(|i| [0.03 * f64::from(i) - 0.08, 0.05 * f64::from(i % 4) - 0.06]).collect();
     let mut state = seed;

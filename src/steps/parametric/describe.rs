@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::kernel::aberrations::Aberrations;
 use crate::kernel::crosspower::{HalfSets, Kernel, Model, Parameters, objective};
 use crate::steps::context::RunContext;
+use crate::steps::parametric::orders::higher_orders;
 use crate::steps::parametric::search::{Outcome, Rival, evaluate};
 use crate::steps::parametric::{AberrationFit, Sampling};
 use crate::steps::step1_detect::BrightDisk;
@@ -17,6 +18,8 @@ use crate::steps::step1_detect::BrightDisk;
 pub(super) struct Guess {
     /// Starting points of the search.
     pub(super) models: Vec<Model>,
+    /// Aberrations of higher orders that are known.
+    pub(super) known: Aberrations,
     rotation_deg: Option<f64>,
     c10_angstrom: Option<f64>,
 }
@@ -32,6 +35,17 @@ impl Guess {
             )
             .with_hint("give calibration.energy_ev, scan_step_angstrom and detector_mrad_per_px (or semiangle_mrad)"));
         }
+        let known = Aberrations::from_named(c_known(ctx))?;
+        if let Some(low) = known.terms().iter().find(|t| t.m == 1) {
+            return Err(Error::config(format!("align.known names {}, which is always fitted", low.name()))
+                .with_hint("give the defocus as calibration.defocus_angstrom"));
+        }
+        if !known.is_empty() && sampling.is_none() {
+            return Err(Error::config(
+                "align.known says nothing without the beam energy, the scan step and the angle of a detector pixel",
+            )
+            .with_hint("give calibration.energy_ev, scan_step_angstrom and detector_mrad_per_px (or semiangle_mrad)"));
+        }
         let mut models = Vec::new();
         if let Some((c10, sampling)) = c10_angstrom.zip(sampling) {
             let c1 = c10 / sampling.angstrom();
@@ -43,7 +57,7 @@ impl Guess {
                 models.extend(turns.iter().map(model));
             }
         }
-        Ok(Self { models, rotation_deg: c.rotation_deg, c10_angstrom })
+        Ok(Self { models, known, rotation_deg: c.rotation_deg, c10_angstrom })
     }
 
     /// Whether the user's rotation, else the user's defocus, speaks for the other branch, and what said so.
@@ -70,6 +84,10 @@ impl Guess {
     }
 }
 
+fn c_known<'c>(ctx: &'c RunContext<'_>) -> impl Iterator<Item = (&'c str, f64)> {
+    ctx.config.align.known.iter().map(|(name, value)| (name.as_str(), *value))
+}
+
 /// Brings an angle between -180° and 180°.
 fn wrapped(degrees: f64) -> f64 {
     (degrees + 180.0).rem_euclid(360.0) - 180.0
@@ -84,12 +102,24 @@ pub(super) fn describe(
 ) -> Result<AberrationFit> {
     let sampling = Sampling::of(ctx, disk);
     let unit = sampling.map(|s| s.angstrom());
-    let [mut c1, mut c2a, mut c2b, theta] = found.best.model.parameters;
+    let (mut best, mut higher, mut orders) = (found.best.model, Aberrations::default(), Vec::new());
+    if let Some(sampling) = sampling {
+        let (wider, tried) = higher_orders(ctx, fine, (best, found.kernel), sampling, &guess.known)?;
+        if let Some(wider) = wider {
+            let [[c10, _], [c12a, c12b]] = [wider.all.get(1, 0), wider.all.get(1, 2)];
+            best.parameters = [c10, c12a, c12b, 0.0].map(|c| c / sampling.angstrom());
+            best.parameters[3] = wider.rotation;
+            higher = wider.all.above(1);
+        }
+        orders = tried;
+    }
+    let [mut c1, mut c2a, mut c2b, theta] = best.parameters;
     let mut degrees = wrapped(theta.to_degrees());
     let (flip, branch_reason) = guess.branch(degrees, unit.map(|u| u * c1))?;
     if flip {
         degrees = wrapped(degrees + 180.0);
         (c1, c2a, c2b) = (-c1, -c2a, -c2b);
+        higher = higher.other_branch();
     }
     let transposed = found.best.model.transposed;
     let model = Model { parameters: [c1, c2a, c2b, degrees.to_radians()], transposed };
@@ -118,8 +148,8 @@ pub(super) fn describe(
             unit.unwrap_or(1.0),
         ),
         rival,
-        higher: Aberrations::default(),
-        orders: Vec::new(),
+        higher,
+        orders,
         sampling,
     })
 }
