@@ -34,6 +34,8 @@
 
 pub mod general;
 
+use std::sync::Arc;
+
 use num_complex::Complex;
 
 /// Parameters of the model: `[c1, c2a, c2b, θ]`; the first three in scan pixels per detector pixel, θ in radians.
@@ -158,8 +160,20 @@ pub struct Half {
     pub runs: Vec<Run>,
     /// Number of detector pixels.
     pub pixels: usize,
-    /// Spectra, `[spectrum, pixel]`.
-    pub spectra: Vec<Complex<f32>>,
+    /// Real and imaginary parts of the spectra, `[spectrum, pixel]`: apart, they fill the processor's lanes.
+    parts: [Vec<f32>; 2],
+}
+
+impl Half {
+    /// One colour from its spectra, `[spectrum, pixel]`.
+    pub fn new(runs: Vec<Run>, pixels: usize, spectra: &[Complex<f32>]) -> Self {
+        Self { runs, pixels, parts: [spectra.iter().map(|z| z.re).collect(), spectra.iter().map(|z| z.im).collect()] }
+    }
+
+    /// The real and the imaginary parts of one spectrum.
+    fn spectrum(&self, index: usize) -> [&[f32]; 2] {
+        [0, 1].map(|part| &self.parts[part][index * self.pixels..][..self.pixels])
+    }
 }
 
 /// Spectra of all virtual images at chosen frequencies.
@@ -172,7 +186,16 @@ pub struct HalfSets {
     /// Distance of neighbouring pixels of a run in detector pixels.
     pub spacing: f64,
     /// The two colours.
-    pub halves: [Half; 2],
+    pub halves: Arc<[Half; 2]>,
+}
+
+impl HalfSets {
+    /// The same with the frequencies in `places` only; shares the spectra.
+    #[must_use]
+    pub fn with_frequencies(&self, places: impl Iterator<Item = usize>) -> Self {
+        let (frequencies, spectrum_of) = places.map(|i| (self.frequencies[i], self.spectrum_of[i])).unzip();
+        Self { frequencies, spectrum_of, spacing: self.spacing, halves: Arc::clone(&self.halves) }
+    }
 }
 
 /// The objective, its gradient, and the power of the two sums that it is made of.
@@ -217,8 +240,7 @@ const LEAST_NORM: f64 = 1.0;
 /// # Panics
 /// When `range` reaches beyond the frequencies.
 pub fn objective(sets: &HalfSets, model: &Model, kernel: Kernel, range: std::ops::Range<usize>) -> Objective {
-    let longest = sets.halves.iter().flat_map(|h| &h.runs).map(|r| r.len).max().unwrap_or(0);
-    let mut factors = vec![Complex::new(0f32, 0.0); longest];
+    let mut phases = Phases::of(sets);
     let matrix = model.matrix();
     let derivatives = model.derivatives();
     let mut total = Objective::default();
@@ -228,8 +250,9 @@ pub fn objective(sets: &HalfSets, model: &Model, kernel: Kernel, range: std::ops
         let w = gradient_of_phase(&matrix, q);
         let weights = Weights::new(model, kernel, q);
         let mut counts = [0; REGIONS];
+        phases.fill(w);
         let sums: [[Sums; REGIONS]; 2] =
-            std::array::from_fn(|h| half_sums(sets, h, index, w, &weights, (&mut factors, &mut counts)));
+            std::array::from_fn(|h| half_sums(sets, h, index, &weights, (&phases, &mut counts)));
         let norm = weights.norm(&counts);
         let s = sums.map(|regions| weights.apply(&regions, |r| r.plain));
         let value = (s[0] * s[1].conj()).re / norm;
@@ -345,57 +368,128 @@ fn inside(run: &Run, spacing: f64, center: [f64; 2], radius: f64) -> (usize, usi
         return (0, 0);
     }
     let half = height.sqrt();
-    let first = ((center[1] - half - run.col) / spacing).ceil().clamp(0.0, run.len as f64) as usize;
-    let end = ((center[1] + half - run.col) / spacing).floor() + 1.0;
-    let end = end.clamp(0.0, run.len as f64) as usize;
+    let len = run.len as f64;
+    // Both are not negative: the integer part is the floor.
+    let before = ((center[1] - half - run.col) / spacing).clamp(0.0, len);
+    let first = before as usize;
+    let first = first + usize::from((first as f64) < before);
+    let upto = (center[1] + half - run.col) / spacing;
+    let end = if upto < 0.0 { 0 } else { (upto.min(len) as usize + 1).min(run.len) };
     if first < end { (first, end) } else { (0, 0) }
+}
+
+/// `exp(i w·k)` on the lattice of the detector pixels, whose step is half the spacing of a run: all rows share the
+/// columns' factors, and all columns the rows'.
+struct Phases {
+    origin: [f64; 2],
+    step: f64,
+    rows: Vec<Complex<f64>>,
+    /// Real and imaginary parts for even and for odd places along a row.
+    cols: [[Vec<f32>; 2]; 2],
+}
+
+impl Phases {
+    fn of(sets: &HalfSets) -> Self {
+        let step = 0.5 * sets.spacing;
+        let runs = || sets.halves.iter().flat_map(|h| &h.runs);
+        let least = |of: fn(&Run) -> f64| runs().map(of).fold(f64::INFINITY, f64::min);
+        let origin = [least(|r| r.row), least(|r| r.col)];
+        let place = |at: f64, axis: usize| ((at - origin[axis]) / step).round() as usize;
+        let lines = runs().map(|r| place(r.row, 0) + 1).max().unwrap_or(0);
+        let places = runs().map(|r| place(r.col, 1) + 2 * r.len).max().unwrap_or(0);
+        let cols = || [vec![0.0; places / 2 + 1], vec![0.0; places / 2 + 1]];
+        Self { origin, step, rows: vec![Complex::default(); lines], cols: [cols(), cols()] }
+    }
+
+    fn fill(&mut self, w: [f64; 2]) {
+        let (mut z, turn) = (Complex::cis(w[0] * self.origin[0]), Complex::cis(w[0] * self.step));
+        for row in &mut self.rows {
+            *row = z;
+            z *= turn;
+        }
+        let turn = Complex::cis(2.0 * w[1] * self.step);
+        for (parity, [re, im]) in self.cols.iter_mut().enumerate() {
+            let mut z = Complex::cis(w[1] * (self.origin[1] + parity as f64 * self.step));
+            for (re, im) in re.iter_mut().zip(im) {
+                (*re, *im) = (z.re as f32, z.im as f32);
+                z *= turn;
+            }
+        }
+    }
+
+    /// The factor of a run's row, and those of its columns.
+    fn of_run(&self, run: &Run) -> (Complex<f64>, [&[f32]; 2]) {
+        let line = ((run.row - self.origin[0]) / self.step + 0.5) as usize;
+        let place = ((run.col - self.origin[1]) / self.step + 0.5) as usize;
+        let [re, im] = &self.cols[place % 2];
+        (self.rows[line], [&re[place / 2..][..run.len], &im[place / 2..][..run.len]])
+    }
 }
 
 fn half_sums(
     sets: &HalfSets,
     half: usize,
     index: usize,
-    w: [f64; 2],
     weights: &Weights,
-    (factors, counts): (&mut [Complex<f32>], &mut [usize; REGIONS]),
+    (phases, counts): (&Phases, &mut [usize; REGIONS]),
 ) -> [Sums; REGIONS] {
     let half = &sets.halves[half];
-    let spectra = &half.spectra[sets.spectrum_of[index] * half.pixels..][..half.pixels];
-    // exp(i w_col spacing j), shared by all rows.
-    let step = w[1] * sets.spacing;
-    for (j, factor) in factors.iter_mut().enumerate() {
-        let z = Complex::cis(step * j as f64);
-        *factor = Complex::new(z.re as f32, z.im as f32);
-    }
+    let spectrum = half.spectrum(sets.spectrum_of[index]);
     let mut regions = [Sums::default(); REGIONS];
     for run in &half.runs {
-        let samples = &spectra[run.start..run.start + run.len];
         let (pieces, count) = weights.pieces(run, sets.spacing);
-        let turn = Complex::cis(w[0] * run.row + w[1] * run.col);
+        let (turn, factors) = phases.of_run(run);
         for &(region, first, end) in &pieces[..count] {
-            let (plain, moment) = dot(&samples[first..end], &factors[first..end], first);
+            let samples = spectrum.map(|part| &part[run.start + first..run.start + end]);
+            let (plain, moment) = dot(samples, factors.map(|part| &part[first..end]));
             counts[region] += end - first;
             let plain = plain * turn;
             let sums = &mut regions[region];
             sums.plain += plain;
             sums.row += plain * run.row;
-            sums.col += plain * run.col + moment * turn * sets.spacing;
+            sums.col += plain * (run.col + sets.spacing * first as f64) + moment * turn * sets.spacing;
         }
     }
     regions
 }
 
-/// `Σ a_j b_j` and `Σ j a_j b_j`.
-fn dot(a: &[Complex<f32>], b: &[Complex<f32>], first: usize) -> (Complex<f64>, Complex<f64>) {
-    let (mut plain, mut moment) = (Complex::<f32>::default(), Complex::<f32>::default());
-    for (j, (x, y)) in a.iter().zip(b).enumerate() {
-        let product = x * y;
-        plain += product;
-        let weight = j as f32;
-        moment += Complex::new(product.re * weight, product.im * weight);
+/// Numbers that are multiplied side by side.
+const LANES: usize = 4;
+
+/// `Σ a_j b_j` and `Σ j a_j b_j` of complex numbers with their parts apart.
+fn dot([a_re, a_im]: [&[f32]; 2], [b_re, b_im]: [&[f32]; 2]) -> (Complex<f64>, Complex<f64>) {
+    let n = a_re.len();
+    let (mut plain, mut moment) = ([[0f32; LANES]; 2], [[0f32; LANES]; 2]);
+    let mut weight: [f32; LANES] = std::array::from_fn(|l| l as f32);
+    let whole = n - n % LANES;
+    let mut at = 0;
+    while at < whole {
+        let (ar, ai) = (&a_re[at..at + LANES], &a_im[at..at + LANES]);
+        let (br, bi) = (&b_re[at..at + LANES], &b_im[at..at + LANES]);
+        for l in 0..LANES {
+            let re = ar[l] * br[l] - ai[l] * bi[l];
+            let im = ar[l] * bi[l] + ai[l] * br[l];
+            plain[0][l] += re;
+            plain[1][l] += im;
+            moment[0][l] += re * weight[l];
+            moment[1][l] += im * weight[l];
+            weight[l] += LANES as f32;
+        }
+        at += LANES;
     }
-    let wide = |z: Complex<f32>| Complex::new(f64::from(z.re), f64::from(z.im));
-    (wide(plain), wide(moment) + wide(plain) * first as f64)
+    for (l, j) in (whole..n).enumerate() {
+        let re = a_re[j] * b_re[j] - a_im[j] * b_im[j];
+        let im = a_re[j] * b_im[j] + a_im[j] * b_re[j];
+        plain[0][l] += re;
+        plain[1][l] += im;
+        moment[0][l] += re * weight[l];
+        moment[1][l] += im * weight[l];
+    }
+    let wide = |z: [[f32; LANES]; 2]| {
+        let [re, im] = z.map(|part| f64::from(part.iter().sum::<f32>()));
+        Complex::new(re, im)
+    };
+    (wide(plain), wide(moment))
 }
 
 #[cfg(test)]

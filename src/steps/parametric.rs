@@ -36,7 +36,7 @@ const MOST_FREQUENCIES: usize = 2500;
 /// Numbers that one evaluation of the fit goes through, at most, and spectra that it needs in any case.
 const MOST_PRODUCTS: usize = 12 << 20;
 const FEWEST_SPECTRA: usize = 300;
-const GRID_FREQUENCIES: usize = 400;
+const GRID_FREQUENCIES: usize = 250;
 /// Cycles per scan pixel beyond which the grid would have to be finer than it is.
 const GRID_LIMIT: f64 = 0.25;
 

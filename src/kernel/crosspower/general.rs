@@ -74,10 +74,9 @@ impl GeneralModel {
         model.on_detector(q.map(|v| v * pixels_per_frequency))
     }
 
-    /// Puts the basis at `k / radius` into `into`, and returns the slope of the whole phase. The terms are in the order of
-    /// `m`.
+    /// Puts the basis at `k / radius` into `into`, and returns the slope of the whole phase.
     fn evaluate(&self, k: [f64; 2], radius: f64, into: &mut [f64]) -> [f64; 2] {
-        let at = Powers::new(k.map(|v| v / radius), self.basis.last().map_or(1, |t| t.m));
+        let at = Powers::new(k.map(|v| v / radius), self.basis.iter().map(|t| t.m).max().unwrap_or(1));
         let mut slope = [0.0; 2];
         for ((term, c), value) in self.basis.iter().zip(&self.coefficients).zip(into) {
             *value = term.path_at(&at);
@@ -149,9 +148,9 @@ pub fn general_objective(
         let mut norm = LEAST_NORM;
         let mut norm_slope = [0.0; MOST_COEFFICIENTS + 1];
         for ((half, own), sum) in sets.halves.iter().zip(&own).zip(&mut sums) {
-            let spectra = &half.spectra[sets.spectrum_of[index] * half.pixels..][..half.pixels];
-            for (own, z) in own.iter().zip(spectra) {
-                let z = Complex64::new(f64::from(z.re), f64::from(z.im));
+            let [re, im] = half.spectrum(sets.spectrum_of[index]);
+            for (own, (re, im)) in own.iter().zip(re.iter().zip(im)) {
+                let z = Complex64::new(f64::from(*re), f64::from(*im));
                 let inside = |sign: f64| (place[0] + sign * own.k[0]).hypot(place[1] + sign * own.k[1]) <= radius;
                 let side = |sign: f64| {
                     let mut slopes = [0.0; MOST_COEFFICIENTS + 1];

@@ -18,7 +18,7 @@ const PIECE: usize = 16;
 const CONVINCING: f64 = 4.0;
 /// Slope along a coefficient, in standard errors, that makes the search begin.
 const TILTED: f64 = 3.5;
-const ITERATIONS: usize = 12;
+const ITERATIONS: usize = 30;
 /// Numbers that one evaluation goes through, at most.
 const MOST_PRODUCTS: usize = 400_000;
 
@@ -57,25 +57,24 @@ pub(super) fn higher_orders(
     let mut best = search.cross_validated(&model(basis));
     let mut tried = Vec::new();
     let mut found = kept_from_start > 1;
-    let mut misses = 0;
-    for order in kept_from_start.max(1) + 1..=highest {
-        ctx.cancel.check()?;
-        let mut wider = best.model.clone();
-        let terms = unit_terms(order);
-        wider.coefficients.extend(terms.iter().map(|_| 0.0));
-        wider.basis.extend(terms);
-        let next = search.cross_validated(&wider);
-        let gain = gain(&next.unseen, &best.unseen);
-        let kept = gain > CONVINCING;
-        tried.push(TriedOrder { order, gain, kept });
-        if kept {
-            (best, found, misses) = (next, true, 0);
-        } else {
-            // An even order may be absent and the next odd one present: a corrected microscope has no rule.
-            misses += 1;
-            if misses == 2 {
-                break;
+    let mut pending: Vec<u8> = (kept_from_start.max(1) + 1..=highest).collect();
+    // An order may show only once another is in the model.
+    for _ in 0..2 {
+        let mut kept_now = false;
+        for order in std::mem::take(&mut pending) {
+            ctx.cancel.check()?;
+            let next = search.cross_validated(&widened(&best.model, order));
+            let gain = gain(&next.unseen, &best.unseen);
+            let kept = gain > CONVINCING;
+            tried.push(TriedOrder { order, gain, kept });
+            if kept {
+                (best, found, kept_now) = (next, true, true);
+            } else {
+                pending.push(order);
             }
+        }
+        if !kept_now {
+            break;
         }
     }
     if !found {
@@ -84,6 +83,15 @@ pub(super) fn higher_orders(
     let model = search.fit(&best.model, &search.seen);
     let all = model.aberrations(radius, sampling.pixel_rad, sampling.wavelength_angstrom);
     Ok((Some(Orders { all, rotation: model.rotation }), tried))
+}
+
+/// The model with the terms of one more order.
+fn widened(model: &GeneralModel, order: u8) -> GeneralModel {
+    let mut wider = model.clone();
+    let terms = unit_terms(order);
+    wider.coefficients.extend(terms.iter().map(|_| 0.0));
+    wider.basis.extend(terms);
+    wider
 }
 
 /// Places of so many frequencies that an evaluation stays cheap, spread over all of them.

@@ -1,6 +1,7 @@
 //! What the fit works on: spectra of the disk's images at chosen frequencies.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use num_complex::Complex;
 use rayon::prelude::*;
@@ -97,11 +98,11 @@ impl Samples {
                     spectra.push(all.sum());
                 }
             }
-            Half { runs, pixels: members.len(), spectra }
+            Half::new(runs, members.len(), &spectra)
         });
         let unfolded = chosen.iter().enumerate().flat_map(|(i, (_, q))| q.iter().map(move |q| (*q, i)));
         let (frequencies, spectrum_of) = unfolded.unzip();
-        HalfSets { frequencies, spectrum_of, spacing: 2.0 * bin as f64, halves }
+        HalfSets { frequencies, spectrum_of, spacing: 2.0 * bin as f64, halves: Arc::new(halves) }
     }
 }
 

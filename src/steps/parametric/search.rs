@@ -17,11 +17,18 @@ const CANDIDATES: usize = 6;
 /// How many maxima are looked at with all detector pixels, and the share of the best one's objective that they need.
 const FINALISTS: usize = 3;
 const HOPEFUL: f64 = 0.6;
-/// Iterations from each of them with binned pixels, and from the best with all.
-const FIRST_ITERATIONS: usize = 25;
-const ITERATIONS: usize = 40;
-/// How often each search looks up anew which disks overlap.
-const ROUNDS: usize = 3;
+/// They are looked at with every so many of the frequencies.
+const THINNED: usize = 7;
+/// Starting points that are followed.
+const PROMISING: usize = 14;
+/// Iterations from each of them, from the best maxima, and in each round with everything.
+const FIRST_ITERATIONS: usize = 6;
+const NEXT_ITERATIONS: usize = 12;
+const LAST_ITERATIONS: usize = 10;
+/// A relative gain below this ends a search: a thousandth of a pixel at the disk's edge gains more.
+const ENOUGH: f64 = 1e-8;
+/// How often the last search looks up anew which disks overlap.
+const ROUNDS: usize = 2;
 /// Wrong models that say what chance gets.
 const NULL_MODELS: usize = 100;
 /// Displacements of the first octave of the grid, in scan pixels.
@@ -103,10 +110,13 @@ impl Fit<'_> {
             starts.extend(self.octaves(Kernel::Shift));
         }
         starts.extend(guesses);
-        let found = self.search(self.wide, &starts, kernel)?;
-        let mut found = self.search(self.fine, &self.finalists(&found), kernel)?;
+        let starts = self.promising(&starts, kernel);
+        let found = self.search(self.wide, &starts, kernel, (1, FIRST_ITERATIONS))?;
+        let found = self.search(self.wide, &self.finalists(&found), kernel, (1, NEXT_ITERATIONS))?;
+        let mut found = self.search(&self.some_of_fine(), &self.finalists(&found), kernel, (1, NEXT_ITERATIONS))?;
         found.sort_by(|a, b| b.value.total_cmp(&a.value));
-        let Some(&best) = found.first() else { return Err(Error::bug("a grid without points")) };
+        let Some(best) = found.first() else { return Err(Error::bug("a grid without points")) };
+        let best = self.search(self.fine, &[best.model], kernel, (ROUNDS, LAST_ITERATIONS))?[0];
         let significance = self.significance(&best, kernel);
         if significance < SIGNIFICANT {
             return Err(Error::unresolved(format!(
@@ -158,6 +168,12 @@ impl Fit<'_> {
             Rival { model: other.model, distance: differences.iter().sum::<f64>() / spread }
         });
         rivals.min_by(|a, b| a.distance.total_cmp(&b.distance)).filter(|r| r.distance < CLEARLY_WORSE)
+    }
+
+    /// All detector pixels at some of the frequencies: enough to come near.
+    fn some_of_fine(&self) -> HalfSets {
+        // Odd: not in step with the frequencies that are folded onto each other.
+        self.fine.with_frequencies((0..self.fine.frequencies.len()).step_by(THINNED))
     }
 
     /// The best maxima, none near a better one and none far below the best.
@@ -243,15 +259,28 @@ impl Fit<'_> {
         difference.sqrt() * self.disk.radius
     }
 
-    /// The maxima that the search reaches from each starting point.
-    fn search(&self, set: &HalfSets, starts: &[Model], kernel: Kernel) -> Result<Vec<Found>> {
-        let iterations = if std::ptr::eq(set, self.fine) { ITERATIONS } else { FIRST_ITERATIONS };
+    /// The starting points that explain most as they are.
+    fn promising(&self, starts: &[Model], kernel: Kernel) -> Vec<Model> {
+        let values: Vec<f64> = starts.iter().map(|m| evaluate(self.wide, m, kernel).value).collect();
+        let mut order: Vec<usize> = (0..starts.len()).collect();
+        order.sort_by(|a, b| values[*b].total_cmp(&values[*a]).then(a.cmp(b)));
+        order.into_iter().take(PROMISING).map(|i| starts[i]).collect()
+    }
+
+    /// The maxima that the search reaches from each starting point, in so many rounds of so many iterations.
+    fn search(
+        &self,
+        set: &HalfSets,
+        starts: &[Model],
+        kernel: Kernel,
+        (rounds, iterations): (usize, usize),
+    ) -> Result<Vec<Found>> {
         let mut all = Vec::with_capacity(starts.len());
         for start in starts {
             self.ctx.cancel.check()?;
             // Pixels that change sides would make the objective jump: the sides are looked up again after each round.
             let mut found = self.refine(set, *start, kernel.with_overlap(start), iterations);
-            for _ in 1..ROUNDS {
+            for _ in 1..rounds {
                 found = self.refine(set, found.model, kernel.with_overlap(&found.model), iterations);
             }
             all.push(found);
@@ -291,7 +320,7 @@ impl Fit<'_> {
             let gain = value.value - now.value;
             (model, now, g) = (next, value, new);
             let moved = step.iter().map(|s| (s * length).abs()).fold(0.0, f64::max);
-            if gain < 1e-10 * now.value.abs() || moved < 1e-5 {
+            if gain < ENOUGH * now.value.abs() || moved < 1e-5 {
                 break;
             }
         }
@@ -301,12 +330,8 @@ impl Fit<'_> {
 
 /// The frequencies of a set up to a limit.
 fn slower(set: &HalfSets, limit: f64) -> HalfSets {
-    let mut slow = set.clone();
-    let kept = |i: &usize| set.frequencies[*i][0].hypot(set.frequencies[*i][1]) <= limit;
-    let kept: Vec<usize> = (0..set.frequencies.len()).filter(kept).collect();
-    slow.frequencies = kept.iter().map(|&i| set.frequencies[i]).collect();
-    slow.spectrum_of = kept.iter().map(|&i| set.spectrum_of[i]).collect();
-    slow
+    let slow = |i: &usize| set.frequencies[*i][0].hypot(set.frequencies[*i][1]) <= limit;
+    set.with_frequencies((0..set.frequencies.len()).filter(slow))
 }
 
 /// The objective over all frequencies of a set.
