@@ -162,7 +162,7 @@ impl Config {
     /// How samples are merged, never [`Auto`](Merge::Auto).
     pub fn merge(&self) -> Merge {
         match self.reconstruct.merge {
-            Merge::Auto if self.align.method == Method::Parametric => Merge::Fourier,
+            Merge::Auto if self.is_parametric() => Merge::Fourier,
             Merge::Auto => Merge::Nearest,
             chosen => chosen,
         }
@@ -214,7 +214,7 @@ impl Config {
             )));
         }
         let Some(key) = self.needs_optics() else { return Ok(()) };
-        if self.align.method != Method::Parametric {
+        if !self.is_parametric() {
             return Err(Error::config(format!("`{key}` needs fitted aberrations"))
                 .with_hint("use `--set align.method=parametric`"));
         }

@@ -24,7 +24,7 @@ pub(super) fn of(step: Step, config: &Config) -> Value {
         Step::Fft => json!({"run.precision": c.run.precision}),
         Step::Correlate => json!({"align.reference_smoothing": c.align.reference_smoothing}),
         Step::Peaks => json!({}),
-        Step::Shifts if c.align.method == Method::Parametric => {
+        Step::Shifts if c.is_parametric() => {
             json!({
                 "align.method": "parametric",
                 "calibration": c.calibration,

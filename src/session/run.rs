@@ -1,7 +1,7 @@
 //! The steps that are left, in order.
 
 use crate::cache::Step;
-use crate::config::{Method, Mode};
+use crate::config::Mode;
 use crate::error::Result;
 use crate::steps::{self, BrightDisk, Detected, RunContext};
 
@@ -26,7 +26,7 @@ pub(super) fn run_steps(ctx: &RunContext<'_>, disk: &BrightDisk, target: Step) -
         if target <= Step::Peaks {
             return Ok(());
         }
-        let fit = if ctx.config.align.method == Method::Parametric {
+        let fit = if ctx.config.is_parametric() {
             let stack = match &stack {
                 Some(stack) => stack,
                 None => stack.insert(turn()?),

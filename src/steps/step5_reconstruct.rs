@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::axes::{Image, Sample};
 use crate::cache::Step;
-use crate::config::{Merge, Method};
+use crate::config::Merge;
 use crate::error::{Error, Result};
 use crate::kernel::upsample::{Band, Grid, Targets, deposit};
 use crate::pipeline::AlignedBytes;
@@ -117,7 +117,7 @@ fn virtual_bf(job: &Job<'_>, bright: Vec<f64>) -> Result<Image> {
 fn choose(ctx: &RunContext<'_>, disk: &BrightDisk, usable: &[bool], shifts: &ShiftMaps) -> Vec<Part> {
     let settings = &ctx.config.reconstruct;
     let crop = disk.crop.shape();
-    let parametric = ctx.config.align.method == Method::Parametric;
+    let parametric = ctx.config.is_parametric();
     let near = |i: usize, len: usize| i.abs_diff(len / 2) <= settings.detector_radius;
     let mut parts = Vec::new();
     for row in 0..crop.rows {

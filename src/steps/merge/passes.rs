@@ -257,7 +257,7 @@ fn combine(halves: [FourierMerge<f32>; 2], limit: Option<f64>) -> Merged {
 
 /// The fitted aberrations, where the shifts are those of a model.
 fn fit(ctx: &RunContext<'_>) -> Option<AberrationFit> {
-    if ctx.config.align.method != Method::Parametric {
+    if !ctx.config.is_parametric() {
         return None;
     }
     let found = ctx.cache().manifest().results.get(&Step::Shifts).cloned()?;
