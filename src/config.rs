@@ -110,12 +110,25 @@ pub struct AlignConfig {
     pub method: Method,
     /// Sigma of the Gaussian on the reference image, in scan pixels.
     pub reference_smoothing: f64,
+    /// Whether the maps of a fit are refined by the images of the detector pixels.
+    pub refine: Refine,
 }
 
 impl Default for AlignConfig {
     fn default() -> Self {
-        Self { method: Method::Auto, reference_smoothing: 0.5 }
+        Self { method: Method::Auto, reference_smoothing: 0.5, refine: Refine::Auto }
     }
+}
+
+/// Whether the maps of a fit are refined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Refine {
+    /// Where the images justify it (parametric method only).
+    #[default]
+    Auto,
+    /// The fit's maps as they are.
+    Off,
 }
 
 /// An alignment method.

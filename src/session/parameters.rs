@@ -25,7 +25,7 @@ pub(super) fn of(step: Step, config: &Config) -> Value {
         Step::Correlate => json!({"align.reference_smoothing": c.align.reference_smoothing}),
         Step::Peaks => json!({}),
         Step::Shifts if c.align.method == Method::Parametric => {
-            json!({"align.method": "parametric", "calibration": c.calibration})
+            json!({"align.method": "parametric", "align.refine": c.align.refine, "calibration": c.calibration})
         }
         Step::Shifts => json!({"align.method": "classic"}),
         Step::Reconstruct => json!({

@@ -4,9 +4,12 @@ use serde_json::json;
 
 use crate::axes::{DetShape, Image};
 use crate::cache::Step;
+use crate::config::Refine;
 use crate::error::{Error, Result};
 use crate::steps::context::RunContext;
 use crate::steps::parametric::{AberrationFit, model_maps};
+use crate::steps::refine::{pixels_in_disk, refine};
+use crate::steps::stack::Stack;
 use crate::steps::step1_detect::BrightDisk;
 use crate::steps::step3_correlate::{Correlations, is_aligned};
 
@@ -38,8 +41,8 @@ impl ShiftMaps {
     }
 }
 
-/// Collects the peaks into maps and keeps them in the cache. With a fitted model the shifts are the model's; quality and
-/// `zncc` are those of the peaks all the same.
+/// Collects the peaks into maps and keeps them in the cache. With a fitted model (and the stack that it was fitted to) the
+/// shifts are the model's, refined; quality and `zncc` are those of the peaks all the same.
 ///
 /// # Errors
 /// [`Io`](crate::error::ErrorKind::Io).
@@ -47,18 +50,28 @@ pub fn find_shifts(
     ctx: &RunContext<'_>,
     correlations: &Correlations,
     disk: &BrightDisk,
-    fit: Option<&AberrationFit>,
+    fit: Option<(&AberrationFit, &Stack)>,
 ) -> Result<ShiftMaps> {
     let DetShape { rows, cols } = correlations.crop;
     let map = |column: usize| Image::from_shape_fn((rows, cols), |(r, c)| correlations.peaks.row(r * cols + c)[column]);
-    let (y, x) = fit.map_or_else(|| (map(0), map(1)), |fit| model_maps(ctx, disk, fit));
+    let (mut y, mut x) = fit.map_or_else(|| (map(0), map(1)), |(fit, _)| model_maps(ctx, disk, fit));
+    let refined = match fit {
+        Some((_, stack)) if ctx.config.align.refine == Refine::Auto => {
+            Some(refine(ctx, disk, stack, &pixels_in_disk(disk), &mut y, &mut x)?)
+        }
+        _ => None,
+    };
     let maps = ShiftMaps { y, x, quality: map(2), zncc: map(3) };
     let mut cache = ctx.cache();
     for (name, image) in [("shift_y", &maps.y), ("shift_x", &maps.x), ("quality", &maps.quality), ("zncc", &maps.zncc)]
     {
         cache.group().write_image(name, image, ["det_row", "det_col"])?;
     }
-    let result = fit.map(serde_json::to_value).transpose().map_err(|e| Error::bug(e.to_string()))?;
-    cache.mark_done(Step::Shifts, result.unwrap_or_else(|| json!({})), true)?;
+    let result = fit.map(|(fit, _)| serde_json::to_value(fit)).transpose().map_err(|e| Error::bug(e.to_string()))?;
+    let mut result = result.unwrap_or_else(|| json!({}));
+    if let Some(report) = refined {
+        result["refine"] = serde_json::to_value(report).map_err(|e| Error::bug(e.to_string()))?;
+    }
+    cache.mark_done(Step::Shifts, result, true)?;
     Ok(maps)
 }

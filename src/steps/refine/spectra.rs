@@ -1,0 +1,212 @@
+//! What the refinement works on: spectra of the mean-normalised images at the strongest frequencies, gathered once.
+
+use num_complex::Complex;
+use rayon::prelude::*;
+
+use crate::axes::ScanShape;
+use crate::error::Result;
+use crate::kernel::convert::pixel_sums;
+use crate::kernel::fft2::Fft2;
+use crate::memory::Charge;
+use crate::pipeline::AlignedBytes;
+use crate::steps::context::RunContext;
+use crate::steps::engine::Engine;
+use crate::steps::parametric::from_center;
+use crate::steps::stack::Stack;
+use crate::steps::step1_detect::BrightDisk;
+use crate::steps::tile::Pair;
+use crate::with_sample_type;
+
+/// Scan pixels over which images are blended to their mean at the scan's edges.
+const EDGE: f64 = 8.0;
+/// Frequencies at most.
+const MOST_FREQUENCIES: usize = 800;
+/// Detector pixels that say which frequencies are strong.
+const PROBED: usize = 96;
+/// An image whose power is this many times the median is not one of the object.
+const OUTLIER_POWER: f64 = 4.0;
+
+/// Spectra of detector pixels' images, each divided by its mean, at chosen frequencies.
+#[derive(Debug)]
+pub(super) struct Spectra {
+    /// Crop index of each detector pixel.
+    pub(super) pixels: Vec<usize>,
+    /// Each from the disk's centre, `[row, col]`.
+    pub(super) places: Vec<[f64; 2]>,
+    /// `[row, col]` in cycles per scan pixel, one of each pair `q`, `-q`.
+    pub(super) frequencies: Vec<[f64; 2]>,
+    /// `[pixel, frequency]`.
+    spectra: Vec<Complex<f32>>,
+    /// Mean over the pixels of the squared modulus, at each frequency.
+    pub(super) power: Vec<f64>,
+    /// Images left out: no counts, or a power that the object cannot have.
+    pub(super) left_out: usize,
+    _charge: Charge,
+}
+
+impl Spectra {
+    /// Gathers the spectra of `used` (crop indices in order) at the strongest frequencies that `wanted` accepts.
+    ///
+    /// # Errors
+    /// [`Memory`](crate::error::ErrorKind::Memory), [`Interrupted`](crate::error::ErrorKind::Interrupted).
+    pub(super) fn gather(
+        ctx: &RunContext<'_>,
+        disk: &BrightDisk,
+        stack: &Stack,
+        used: &[usize],
+        wanted: impl Fn([f64; 2]) -> bool,
+    ) -> Result<Self> {
+        let reader = Reader { ctx, stack, fft: Fft2::new(ctx.scan), window: edge_window(ctx.scan) };
+        let cols = disk.crop.shape().cols;
+        let all: Vec<Bin> = half_plane(ctx.scan).into_iter().filter(|bin| wanted(bin.frequency(ctx.scan))).collect();
+        let few: Vec<usize> = used.iter().copied().step_by(used.len().div_ceil(PROBED).max(1)).collect();
+        let probed = reader.read(&few, cols, &all)?;
+        let mut order: Vec<(f64, usize)> = (0..all.len())
+            .map(|i| (probed.iter().map(|image| f64::from(image[i].norm_sqr())).sum::<f64>(), i))
+            .collect();
+        order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let room = ctx.budget.limit().saturating_sub(ctx.budget.used()) / 4;
+        // Twice while the rows are joined.
+        let bytes = 2 * size_of::<Complex<f32>>() as u64 * used.len().max(1) as u64;
+        order.truncate(((room / bytes) as usize).clamp(64, MOST_FREQUENCIES));
+        let charge = ctx.budget.charge(bytes * order.len() as u64, "spectra of the refinement")?;
+        let chosen: Vec<Bin> = order.iter().map(|&(_, i)| all[i]).collect();
+        let rows = reader.read(used, cols, &chosen)?;
+
+        let powers: Vec<f64> =
+            rows.iter().map(|row| row.iter().map(|z| f64::from(z.norm_sqr())).sum::<f64>()).collect();
+        let mut sorted: Vec<f64> = powers.iter().copied().filter(|p| *p > 0.0).collect();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let limit = OUTLIER_POWER * sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+        let good: Vec<usize> = (0..used.len()).filter(|&i| powers[i] > 0.0 && powers[i] <= limit).collect();
+        let mut spectra = Vec::with_capacity(good.len() * chosen.len());
+        let mut power = vec![0.0; chosen.len()];
+        for &i in &good {
+            spectra.extend_from_slice(&rows[i]);
+            power.iter_mut().zip(&rows[i]).for_each(|(sum, z)| *sum += f64::from(z.norm_sqr()));
+        }
+        power.iter_mut().for_each(|p| *p /= good.len().max(1) as f64);
+        let pixels: Vec<usize> = good.iter().map(|&i| used[i]).collect();
+        Ok(Self {
+            places: pixels.iter().map(|p| from_center(disk, p / cols, p % cols)).collect(),
+            frequencies: chosen.iter().map(|bin| bin.frequency(ctx.scan)).collect(),
+            spectra,
+            power,
+            left_out: used.len() - good.len(),
+            pixels,
+            _charge: charge,
+        })
+    }
+
+    /// The spectrum of one pixel, by its place in [`pixels`](Self::pixels).
+    pub(super) fn of(&self, index: usize) -> &[Complex<f32>] {
+        &self.spectra[index * self.frequencies.len()..(index + 1) * self.frequencies.len()]
+    }
+}
+
+/// Place of a frequency and of its mirror in a transposed spectrum.
+#[derive(Debug, Clone, Copy)]
+struct Bin {
+    at: usize,
+    mirror: usize,
+}
+
+impl Bin {
+    fn frequency(self, scan: ScanShape) -> [f64; 2] {
+        let signed = |i: usize, n: usize| if 2 * i > n { i as f64 - n as f64 } else { i as f64 } / n as f64;
+        [signed(self.at % scan.rows, scan.rows), signed(self.at / scan.rows, scan.cols)]
+    }
+}
+
+/// One of each pair of mirrored frequencies; neither zero nor the Nyquist frequency, whose sign is ambiguous.
+fn half_plane(scan: ScanShape) -> Vec<Bin> {
+    let (rows, cols) = (scan.rows, scan.cols);
+    let places = (0..cols.div_ceil(2)).flat_map(|c| (0..rows).map(move |r| (r, c)));
+    let half = places.filter(|&(r, c)| 2 * r != rows && (c > 0 || (r > 0 && 2 * r < rows)));
+    half.map(|(r, c)| Bin { at: c * rows + r, mirror: (cols - c) % cols * rows + (rows - r) % rows }).collect()
+}
+
+/// `sin²` towards the scan's edges, so that the wrap-around correlates with nothing.
+fn edge_window(scan: ScanShape) -> Vec<f32> {
+    let axis = |n: usize| -> Vec<f64> {
+        let reach = EDGE.min(n as f64 / 4.0).max(0.5);
+        let ramp = |i: usize| ((i as f64 + 0.5).min(n as f64 - 0.5 - i as f64) / reach).clamp(0.0, 1.0);
+        (0..n).map(|i| (ramp(i) * std::f64::consts::FRAC_PI_2).sin().powi(2)).collect()
+    };
+    let (rows, cols) = (axis(scan.rows), axis(scan.cols));
+    rows.iter().flat_map(|r| cols.iter().map(move |c| (r * c) as f32)).collect()
+}
+
+/// Reads images from the stack and transforms them, two at a time.
+struct Reader<'a> {
+    ctx: &'a RunContext<'a>,
+    stack: &'a Stack,
+    fft: Fft2<f32>,
+    window: Vec<f32>,
+}
+
+impl Reader<'_> {
+    /// The spectra of `pixels` at `bins`, each divided by the image's mean; all zero where that is not above zero.
+    fn read(&self, pixels: &[usize], cols: usize, bins: &[Bin]) -> Result<Vec<Vec<Complex<f32>>>> {
+        let pairs = pair_up(pixels, cols);
+        let piece = pairs.len().div_ceil(4 * self.ctx.workers.count()).max(1);
+        let parts: Vec<Result<Vec<_>>> =
+            self.ctx.workers.install(|| pairs.par_chunks(piece).map(|pairs| self.read_piece(pairs, bins)).collect());
+        let mut all = Vec::with_capacity(pixels.len());
+        for part in parts {
+            all.extend(part?);
+        }
+        Ok(all)
+    }
+
+    fn read_piece(&self, pairs: &[Pair], bins: &[Bin]) -> Result<Vec<Vec<Complex<f32>>>> {
+        let bytes = self.stack.dtype().size();
+        let mut engine = Engine::new(&self.fft, bytes, self.ctx.budget)?;
+        let mut samples = AlignedBytes::zeroed(self.ctx.scan.len() * bytes);
+        let mut out = Vec::with_capacity(2 * pairs.len());
+        for pair in pairs {
+            self.ctx.cancel.check()?;
+            let spectrum = engine.load_windowed(self.stack, *pair, &self.window);
+            // Two real images travel as one complex one; their spectra are its even and odd parts.
+            let first = |bin: &Bin| (spectrum[bin.at] + spectrum[bin.mirror].conj()) * 0.5;
+            let second = |bin: &Bin| {
+                let d = spectrum[bin.at] - spectrum[bin.mirror].conj();
+                Complex::new(d.im * 0.5, -d.re * 0.5)
+            };
+            let scale = self.over_mean(pair.pixel, &mut samples);
+            out.push(bins.iter().map(|bin| first(bin) * scale).collect());
+            if pair.both {
+                let scale = self.over_mean(pair.pixel + 1, &mut samples);
+                out.push(bins.iter().map(|bin| second(bin) * scale).collect());
+            }
+            self.ctx.progress.advance((1 + u64::from(pair.both)) * self.ctx.scan.len() as u64);
+        }
+        Ok(out)
+    }
+
+    /// One over the mean of an image; 0 when that is not a positive number.
+    fn over_mean(&self, pixel: usize, samples: &mut AlignedBytes) -> f32 {
+        let sum = with_sample_type!(self.stack.dtype(), S => {
+            let samples = samples.cast_mut::<S>();
+            self.stack.copy_image(pixel, samples);
+            pixel_sums(samples).sum
+        });
+        let mean = sum / self.ctx.scan.len() as f64;
+        if mean > 0.0 && mean.is_finite() { (1.0 / mean) as f32 } else { 0.0 }
+    }
+}
+
+/// Pairs `(2k, 2k + 1)` of a row where both are wanted: whatever else is, a pixel has the same partner.
+fn pair_up(pixels: &[usize], cols: usize) -> Vec<Pair> {
+    let mut pairs = Vec::new();
+    let mut i = 0;
+    while i < pixels.len() {
+        let pixel = pixels[i];
+        let both = (pixel % cols).is_multiple_of(2)
+            && pixels.get(i + 1) == Some(&(pixel + 1))
+            && !(pixel + 1).is_multiple_of(cols);
+        pairs.push(Pair { pixel, slot: 0, both });
+        i += 1 + usize::from(both);
+    }
+    pairs
+}
