@@ -32,7 +32,7 @@ use crate::steps::step1_detect::BrightDisk;
 use measure::{Found, Group, Measurement, groups};
 use optics::{Optics, aliases};
 use regress::{Field, ORDERS, Residual, fit, outliers, validate};
-use spectra::Spectra;
+use spectra::{Spectra, wanted_bins};
 
 /// Part of the disk's radius that is used: the edge itself is half vacuum.
 const USED_RADIUS: f64 = 0.95;
@@ -42,7 +42,7 @@ const LEAST_GROUPS: usize = 24;
 /// Median height of the groups' correlations over its noise.
 const LEAST_SIGNIFICANCE: f64 = 6.0;
 /// Standard deviations by which the error of held-out groups must fall.
-const LEAST_FALL: f64 = 4.0;
+const LEAST_FALL: f64 = 2.5;
 /// A correction must be this many times what slow and fast frequencies differ by (half of their difference).
 const LEAST_AGREEMENT: f64 = 2.0;
 /// A change below this (RMS, scan pixels) ends the iteration.
@@ -140,9 +140,13 @@ pub fn refine(
     let Some(optics) = Optics::new(&places, &shifts, scale, disk.radius) else {
         return kept("kept: the shifts are no linear map to begin with");
     };
-    ctx.progress.begin("refine", (used.len() * ctx.scan.len()) as u64);
     let wanted = |q: [f64; 2]| aliases(q).into_iter().any(|q| optics.is_useful(q));
-    let spectra = Spectra::gather(ctx, disk, stack, used, wanted)?;
+    let bins = wanted_bins(ctx.scan, wanted);
+    if bins.len() < LEAST_FREQUENCIES {
+        return kept("kept: no frequencies at which the images are displaced copies of one object");
+    }
+    ctx.progress.begin("refine", (used.len() * ctx.scan.len()) as u64);
+    let spectra = Spectra::gather(ctx, disk, stack, used, bins)?;
     let displacements = spectra.pixels.iter().map(|p| shift(*p)).collect();
     let mut run = Run { ctx, disk, spectra: &spectra, scale, displacements, fields: Vec::new(), residuals: None };
     let mut report = run.iterate()?;
@@ -195,7 +199,7 @@ impl Level {
             .map(|(group, found)| Residual {
                 place: self.optics.on_scan(group.place),
                 shift: found.shifts[band],
-                weight: 2.0 / (found.covariance[0] + found.covariance[2]).max(f64::MIN_POSITIVE),
+                weight: inverse(found.covariance),
                 colour: group.colour,
             })
             .collect()
@@ -227,13 +231,8 @@ impl Run<'_> {
             let Some(level) = self.measure(bin)? else { break };
             report.frequencies = level.frequencies;
             let enough = level.found.iter().flatten().count() >= LEAST_GROUPS
-                && level.frequencies >= LEAST_FREQUENCIES
                 && level.median(|f| f.significance) >= LEAST_SIGNIFICANCE;
             if !enough {
-                if level.frequencies < LEAST_FREQUENCIES {
-                    report.outcome =
-                        "kept: no frequencies at which the images are displaced copies of one object".to_owned();
-                }
                 break;
             }
             let (iteration, spread) = self.improve(&level);
@@ -374,6 +373,12 @@ impl std::fmt::Display for RefineIteration {
             bin = self.bin,
         )
     }
+}
+
+/// Inverse of a symmetric matrix: row row, row col, col col.
+fn inverse([a, b, d]: [f64; 3]) -> [f64; 3] {
+    let det = a * d - b * b;
+    if det > 0.0 { [d / det, -b / det, a / det] } else { [0.0; 3] }
 }
 
 fn rms(values: &[[f64; 2]]) -> f64 {

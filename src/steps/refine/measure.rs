@@ -14,8 +14,9 @@ use crate::steps::refine::spectra::Spectra;
 
 /// Detector pixels of one parallel piece: fixed, so that sums do not depend on the number of threads.
 const PIECE: usize = 64;
-/// A group must see at least this part of what one in the middle of the disk sees, in its worst direction.
-const LEAST_VIEW: f64 = 0.3;
+/// A group must see at least this part of what one in the middle of the disk sees, in its worst direction: towards the
+/// edge only frequencies across are left.
+const LEAST_VIEW: f64 = 0.02;
 
 /// The frequencies that are used, beyond the scan's Nyquist frequency too.
 struct Useful {

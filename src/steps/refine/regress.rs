@@ -19,8 +19,8 @@ pub(super) struct Residual {
     pub(super) place: [f64; 2],
     /// In scan pixels.
     pub(super) shift: [f64; 2],
-    /// One over the variance of one component, from noise.
-    pub(super) weight: f64,
+    /// Inverse of its covariance from noise: row row, row col, col col.
+    pub(super) weight: [f64; 3],
     /// Colour of the checkerboard.
     pub(super) colour: usize,
 }
@@ -100,7 +100,13 @@ fn tukey(square: f64) -> (f64, f64) {
 
 fn squared(residual: &Residual, field: &Field) -> f64 {
     let p = field.predict(residual.place);
-    ((residual.shift[0] - p[0]).powi(2) + (residual.shift[1] - p[1]).powi(2)) * residual.weight
+    let left = [residual.shift[0] - p[0], residual.shift[1] - p[1]];
+    dot(left, residual.weight, left)
+}
+
+/// `aᵀ W b` of a symmetric matrix.
+fn dot(a: [f64; 2], w: [f64; 3], b: [f64; 2]) -> f64 {
+    a[0] * (w[0] * b[0] + w[1] * b[1]) + a[1] * (w[1] * b[0] + w[2] * b[1])
 }
 
 /// Robust scale: the median of a two-dimensional normal distribution's squared length is `2 ln 2` variances.
@@ -130,11 +136,11 @@ pub(super) fn fit(residuals: &[Residual], orders: &[u8]) -> Option<Field> {
         let mut matrix = vec![0.0; n * n];
         let mut right = vec![0.0; n];
         for ((r, f), w) in residuals.iter().zip(&functions).zip(&robust) {
-            let w = w * r.weight;
+            let w = r.weight.map(|v| v * w);
             for i in 0..n {
-                right[i] += w * (f[i][0] * r.shift[0] + f[i][1] * r.shift[1]);
+                right[i] += dot(f[i], w, r.shift);
                 for j in 0..=i {
-                    matrix[i * n + j] += w * (f[i][0] * f[j][0] + f[i][1] * f[j][1]);
+                    matrix[i * n + j] += dot(f[i], w, f[j]);
                 }
             }
         }

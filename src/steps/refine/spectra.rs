@@ -20,7 +20,7 @@ use crate::with_sample_type;
 /// Scan pixels over which images are blended to their mean at the scan's edges.
 const EDGE: f64 = 8.0;
 /// Frequencies at most.
-const MOST_FREQUENCIES: usize = 800;
+const MOST_FREQUENCIES: usize = 2000;
 /// Detector pixels that say which frequencies are strong.
 const PROBED: usize = 96;
 /// An image whose power is this many times the median is not one of the object.
@@ -45,7 +45,7 @@ pub(super) struct Spectra {
 }
 
 impl Spectra {
-    /// Gathers the spectra of `used` (crop indices in order) at the strongest frequencies that `wanted` accepts.
+    /// Gathers the spectra of `used` (crop indices in order) at the strongest of the frequencies `all`.
     ///
     /// # Errors
     /// [`Memory`](crate::error::ErrorKind::Memory), [`Interrupted`](crate::error::ErrorKind::Interrupted).
@@ -54,11 +54,10 @@ impl Spectra {
         disk: &BrightDisk,
         stack: &Stack,
         used: &[usize],
-        wanted: impl Fn([f64; 2]) -> bool,
+        all: Vec<Bin>,
     ) -> Result<Self> {
         let reader = Reader { ctx, stack, fft: Fft2::new(ctx.scan), window: edge_window(ctx.scan) };
         let cols = disk.crop.shape().cols;
-        let all: Vec<Bin> = half_plane(ctx.scan).into_iter().filter(|bin| wanted(bin.frequency(ctx.scan))).collect();
         let few: Vec<usize> = used.iter().copied().step_by(used.len().div_ceil(PROBED).max(1)).collect();
         let probed = reader.read(&few, cols, &all)?;
         let mut order: Vec<(f64, usize)> = (0..all.len())
@@ -106,7 +105,7 @@ impl Spectra {
 
 /// Place of a frequency and of its mirror in a transposed spectrum.
 #[derive(Debug, Clone, Copy)]
-struct Bin {
+pub(super) struct Bin {
     at: usize,
     mirror: usize,
 }
@@ -116,6 +115,11 @@ impl Bin {
         let signed = |i: usize, n: usize| if 2 * i > n { i as f64 - n as f64 } else { i as f64 } / n as f64;
         [signed(self.at % scan.rows, scan.rows), signed(self.at / scan.rows, scan.cols)]
     }
+}
+
+/// The frequencies of a scan that `wanted` accepts.
+pub(super) fn wanted_bins(scan: ScanShape, wanted: impl Fn([f64; 2]) -> bool) -> Vec<Bin> {
+    half_plane(scan).into_iter().filter(|bin| wanted(bin.frequency(scan))).collect()
 }
 
 /// One of each pair of mirrored frequencies; neither zero nor the Nyquist frequency, whose sign is ambiguous.
