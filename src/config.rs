@@ -10,6 +10,10 @@ use crate::axes::Calibration;
 use crate::error::{Error, Result};
 use crate::memory::ByteSize;
 
+mod reconstruct;
+
+pub use reconstruct::{Contrast, Merge, ReconstructConfig, Upscale};
+
 /// Everything that a user may choose. The defaults are right for most scans.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -100,6 +104,21 @@ pub struct DiskConfig {
     pub crop_radius: Option<usize>,
     /// Go on with a disk that touches the detector's edge.
     pub allow_clipped: bool,
+    /// What to do with detector pixels that were found to be bad.
+    pub bad_pixels: BadPixelPolicy,
+    /// Detector pixels `[row, col]` that the parametric method leaves out in any case.
+    pub exclude: Vec<[usize; 2]>,
+}
+
+/// What to do with detector pixels that were found to be dead, hot or outliers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BadPixelPolicy {
+    /// The parametric method leaves them out.
+    #[default]
+    Auto,
+    /// They are used like all others.
+    Keep,
 }
 
 /// `[align]`: how images are aligned.
@@ -142,115 +161,6 @@ pub enum Method {
     Classic,
     /// One small model of the aberrations fitted to all images at once.
     Parametric,
-}
-
-/// `[reconstruct]`: how the image is put together.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ReconstructConfig {
-    /// Output pixels per scan step.
-    pub upscale: Upscale,
-    /// How samples are merged.
-    pub merge: Merge,
-    /// Half-width of the square of detector pixels that are used, around the crop's centre.
-    pub detector_radius: usize,
-    /// Detector pixels with a quality above this are used.
-    pub quality_threshold: f64,
-}
-
-impl Default for ReconstructConfig {
-    fn default() -> Self {
-        Self { upscale: Upscale::Auto, merge: Merge::Auto, detector_radius: 16, quality_threshold: 0.8 }
-    }
-}
-
-/// Output pixels per scan step: a whole number or `"auto"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Upscale {
-    /// Chosen by the method; 4 for the classic one.
-    #[default]
-    Auto,
-    /// This many.
-    Factor(usize),
-}
-
-impl Upscale {
-    /// The factor to use.
-    pub fn factor(self) -> usize {
-        match self {
-            Self::Auto => 4,
-            Self::Factor(factor) => factor,
-        }
-    }
-}
-
-impl Serialize for Upscale {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Auto => serializer.serialize_str("auto"),
-            Self::Factor(factor) => serializer.serialize_u64(*factor as u64),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Upscale {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl Visitor {
-            fn factor<E: serde::de::Error>(value: i128) -> Result<Upscale, E> {
-                match usize::try_from(value) {
-                    Ok(factor @ 1..=32) => Ok(Upscale::Factor(factor)),
-                    _ => {
-                        Err(E::custom(format!("upscale must be \"auto\" or a whole number from 1 to 32, not {value}")))
-                    }
-                }
-            }
-        }
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = Upscale;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("\"auto\" or a whole number from 1 to 32")
-            }
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Upscale, E> {
-                if text == "auto" {
-                    Ok(Upscale::Auto)
-                } else {
-                    Err(E::invalid_value(serde::de::Unexpected::Str(text), &self))
-                }
-            }
-            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Upscale, E> {
-                Self::factor(value.into())
-            }
-            fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Upscale, E> {
-                Self::factor(value.into())
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-/// How samples are merged into the output image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Merge {
-    /// `fourier` for the parametric alignment, `nearest` for the classic one.
-    #[default]
-    Auto,
-    /// Each sample goes to the nearest output pixel.
-    Nearest,
-    /// Images are shifted and averaged in the Fourier domain: exact below a pixel, without holes.
-    Fourier,
-}
-
-impl Config {
-    /// Whether images are merged in the Fourier domain.
-    pub fn merges_in_fourier_domain(&self) -> bool {
-        match self.reconstruct.merge {
-            Merge::Fourier => true,
-            Merge::Nearest => false,
-            Merge::Auto => self.align.method == Method::Parametric,
-        }
-    }
 }
 
 /// `[run]`: how the work is run.
@@ -452,9 +362,7 @@ impl Config {
                 "align.reference_smoothing must be between 0 and 100 scan pixels, found {sigma}"
             )));
         }
-        if !self.reconstruct.quality_threshold.is_finite() {
-            return Err(Error::config("reconstruct.quality_threshold must be a finite number"));
-        }
+        self.check_reconstruct()?;
         for (value, key) in [
             (self.run.workers, "run.workers"),
             (self.plan.slab_rows, "plan.slab_rows"),

@@ -7,35 +7,10 @@ use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use export_common::{alone, check, run, run_of};
+use export_common::{Picture, alone, check, run, run_of};
 use stemstream::axes::{Calibration, Image};
 use stemstream::config::ExportConfig;
 use stemstream::export::{RunResults, arrays, contact_sheet, picture, write_all};
-
-/// A decoded picture: width, height, and red, green, blue of each pixel.
-struct Picture {
-    width: usize,
-    height: usize,
-    rgb: Vec<u8>,
-}
-
-impl Picture {
-    fn read(path: &Path) -> Self {
-        let mut reader = png::Decoder::new(BufReader::new(File::open(path).unwrap())).read_info().unwrap();
-        let mut rgb = vec![0; reader.output_buffer_size().unwrap()];
-        let info = reader.next_frame(&mut rgb).unwrap();
-        Self { width: info.width as usize, height: info.height as usize, rgb }
-    }
-
-    fn at(&self, x: usize, y: usize) -> [u8; 3] {
-        let start = (y * self.width + x) * 3;
-        [self.rgb[start], self.rgb[start + 1], self.rgb[start + 2]]
-    }
-
-    fn count(&self, color: [u8; 3]) -> usize {
-        self.rgb.chunks(3).filter(|pixel| *pixel == color).count()
-    }
-}
 
 const NOT_A_NUMBER: [u8; 3] = [150, 40, 110];
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use common::case::{Case, TILES, change_manifest, files, tiles_of};
 use common::runs::{Bits, Watcher, config, manifest, marked, run, run_fresh, run_watched, scan};
 use common::writers::write_npy;
-use stemstream::cache::{Step, StepState};
+use stemstream::cache::{FormatVersion, Step, StepState};
 use stemstream::progress::{CancelToken, Progress};
 use stemstream::session::Session;
 
@@ -111,6 +111,24 @@ fn what_was_thrown_away_to_save_space_is_not_made_again_and_not_missed() {
     assert!(!said.contains("begin corner turn"), "{said}");
     found.lean().must_equal(&case.expected(&[change]).lean(), change);
     assert!(!cache.join("bigFT").exists(), "an array without chunks would read as zeros");
+}
+
+#[test]
+fn peaks_of_an_older_program_are_found_again_when_they_are_needed() {
+    for mode in ["run.mode=documented", "run.mode=lean"] {
+        let case = Case::new();
+        let cache = run(&case.input, case.path(), &[mode]).unwrap();
+        // That program's table had four columns; without it, nobody can take it for a good one.
+        change_manifest(&cache, |m| m["format"]["minor"] = 0.into());
+        fs::remove_dir_all(cache.join("peaks")).unwrap();
+        let (_, _, said) = case.resumed(&[mode]);
+        assert!(said.is_empty(), "a finished run stays finished: {said}");
+        let changed = [mode, "reconstruct.upscale=2"];
+        let (found, _, said) = case.resumed(&changed);
+        assert!(said.contains("begin align") && !said.contains("begin corner turn"), "{said}");
+        found.must_equal(&case.expected(&changed), mode);
+        assert_eq!(manifest(&cache).format, FormatVersion::CURRENT);
+    }
 }
 
 /// What a change of one setting redoes, by the stages that begin.

@@ -27,7 +27,9 @@ pub struct FormatVersion {
 
 impl FormatVersion {
     /// What this program writes.
-    pub const CURRENT: Self = Self { major: 1, minor: 0 };
+    pub const CURRENT: Self = Self { major: 1, minor: 1 };
+    /// The first one whose table of peaks says how sharp they are.
+    const WITH_CURVATURES: Self = Self { major: 1, minor: 1 };
 }
 
 impl fmt::Display for FormatVersion {
@@ -186,6 +188,13 @@ impl Manifest {
         }
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::bug(format!("manifest to JSON: {e}")))?;
         atomic_write(&folder.join(Self::FILE), text.as_bytes())
+    }
+
+    /// Forgets what an older program wrote in another way than this one does; it is made again when it is needed.
+    pub(super) fn forget_outdated(&mut self) {
+        if self.format < FormatVersion::WITH_CURVATURES {
+            self.steps.remove(&Step::Peaks);
+        }
     }
 
     /// How far a step is. What was not surely on disk before the system restarted counts as absent.

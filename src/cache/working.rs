@@ -78,7 +78,7 @@ impl WorkingCache {
         Ok(Self { path: path.to_owned(), group, manifest, lock: Some(lock) })
     }
 
-    /// Opens an existing cache for writing.
+    /// Opens an existing cache for writing. What an older program wrote in another way counts as not done.
     ///
     /// # Errors
     /// [`Cache`](crate::error::ErrorKind::Cache) when it is locked, damaged or newer.
@@ -89,7 +89,8 @@ impl WorkingCache {
             before.write(path)?;
         }
         let lock = Lock::acquire(path)?;
-        let manifest = Manifest::read(path)?;
+        let mut manifest = Manifest::read(path)?;
+        manifest.forget_outdated();
         Ok(Self { path: path.to_owned(), group: Group::open(path)?, manifest, lock: Some(lock) })
     }
 
@@ -131,6 +132,8 @@ impl WorkingCache {
             return Err(Error::bug("a cache opened for reading was to be changed"));
         }
         change(&mut self.manifest);
+        // What is written from now on is of this version.
+        self.manifest.format = self.manifest.format.max(FormatVersion::CURRENT);
         concat!("stemstream ", env!("CARGO_PKG_VERSION")).clone_into(&mut self.manifest.software);
         self.manifest.write(&self.path)
     }

@@ -66,7 +66,7 @@ fn file_bytes(run: &RunResults, switches: &ExportConfig) -> u64 {
     let bytes = run.bytes();
     let when = |wanted: bool, bytes: u64| if wanted { bytes } else { 0 };
     // A picture is three bytes a pixel before compression, and there are small ones with their labels.
-    when(switches.npy, bytes) + when(switches.tiff, bytes / 2) + when(switches.pictures, bytes / 4 + (1 << 20))
+    when(switches.npy, bytes) + when(switches.tiff, bytes / 2) + when(switches.pictures, bytes / 4 + (6 << 20))
 }
 
 /// The folder for a run's arrays and pictures.

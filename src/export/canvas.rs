@@ -1,4 +1,4 @@
-//! A sheet of coloured pixels with the few things that are drawn on it: images, text, frames and circles.
+//! A sheet of coloured pixels with the few things that are drawn on it: images, text, frames, circles and lines.
 
 use std::io::{self, Write};
 
@@ -13,6 +13,9 @@ pub(super) const BRIGHT: Rgb = [232, 232, 228];
 pub(super) const DIM: Rgb = [158, 160, 166];
 /// Text that warns.
 pub(super) const AMBER: Rgb = [240, 178, 70];
+
+/// A place on the sheet, `[x, y]` in pixels; whole numbers are the corners of pixels.
+pub(super) type Point = [f64; 2];
 
 /// Pixels `[row][col]` of red, green, blue. Drawing beyond the edge is cut off.
 #[derive(Debug, Clone)]
@@ -81,6 +84,22 @@ impl Canvas {
         }
     }
 
+    /// Lines of `width` pixels from point to point, smooth at the edges; a point that is no number ends a line.
+    ///
+    /// Where lines of one call cross or touch, the pixel takes the colour once: dense curves do not grow fat.
+    pub(super) fn strokes(&mut self, lines: &[Vec<Point>], width: f64, color: Rgb, clip: Area) {
+        let mut ink = vec![0f32; clip.width * clip.height];
+        for pair in lines.iter().flat_map(|line| line.windows(2)) {
+            if let Some((a, b)) = clip.segment(pair[0], pair[1], width) {
+                ink_segment(&mut ink, clip, a, b, width);
+            }
+        }
+        for (at, &share) in ink.iter().enumerate().filter(|(_, share)| **share > 0.0) {
+            let (x, y) = (clip.x + at % clip.width, clip.y + at / clip.width);
+            self.blend(x as i64, y as i64, color, f64::from(share));
+        }
+    }
+
     /// A frame two pixels wide just inside of `area`.
     pub(super) fn frame(&mut self, area: Area, color: Rgb) {
         let Area { x, y, width, height } = area;
@@ -115,4 +134,83 @@ pub(super) struct Area {
     pub(super) y: usize,
     pub(super) width: usize,
     pub(super) height: usize,
+}
+
+impl Area {
+    /// What `self` and `other` have in common; of no size where that is nothing.
+    pub(super) fn common(self, other: Self) -> Self {
+        let (x, y) = (self.x.max(other.x), self.y.max(other.y));
+        let width = (self.x + self.width).min(other.x + other.width).saturating_sub(x);
+        let height = (self.y + self.height).min(other.y + other.height).saturating_sub(y);
+        Self { x, y, width, height }
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.width == 0 || self.height == 0
+    }
+
+    /// Whether the point lies in the area.
+    pub(super) fn holds(self, [x, y]: Point) -> bool {
+        x >= self.x as f64
+            && x < (self.x + self.width) as f64
+            && y >= self.y as f64
+            && y < (self.y + self.height) as f64
+    }
+
+    /// The part from `a` to `b` that lies within `margin` of the area (the method of Liang and Barsky).
+    fn segment(self, a: Point, b: Point, margin: f64) -> Option<(Point, Point)> {
+        let low = [self.x as f64 - margin, self.y as f64 - margin];
+        let high = [(self.x + self.width) as f64 + margin, (self.y + self.height) as f64 + margin];
+        let along = [b[0] - a[0], b[1] - a[1]];
+        if !a.iter().chain(&b).chain(&along).all(|v| v.is_finite()) {
+            return None;
+        }
+        let (mut start, mut end) = (0f64, 1f64);
+        for axis in 0..2 {
+            if along[axis] == 0.0 {
+                if a[axis] < low[axis] || a[axis] > high[axis] {
+                    return None;
+                }
+                continue;
+            }
+            let (to_low, to_high) = ((low[axis] - a[axis]) / along[axis], (high[axis] - a[axis]) / along[axis]);
+            start = start.max(to_low.min(to_high));
+            end = end.min(to_low.max(to_high));
+        }
+        let at = |t: f64| [a[0] + t * along[0], a[1] + t * along[1]];
+        (start <= end).then(|| (at(start), at(end)))
+    }
+}
+
+/// Covers the pixels of `clip` (their shares in `ink`) that a line of `width` from `a` to `b` touches.
+fn ink_segment(ink: &mut [f32], clip: Area, a: Point, b: Point, width: f64) {
+    let reach = 0.5 * width + 1.0;
+    let range = |axis: usize, start: usize, length: usize| {
+        let low = (a[axis].min(b[axis]) - reach - start as f64).floor().max(0.0) as usize;
+        let high = (a[axis].max(b[axis]) + reach - start as f64).ceil().max(0.0) as usize;
+        low.min(length)..high.min(length)
+    };
+    let (dx, dy) = (b[0] - a[0], b[1] - a[1]);
+    let square = dx * dx + dy * dy;
+    for row in range(1, clip.y, clip.height) {
+        for col in range(0, clip.x, clip.width) {
+            let (x, y) = ((clip.x + col) as f64 + 0.5 - a[0], (clip.y + row) as f64 + 0.5 - a[1]);
+            let t = if square > 0.0 { ((x * dx + y * dy) / square).clamp(0.0, 1.0) } else { 0.0 };
+            let off = (x - t * dx).hypot(y - t * dy);
+            let share = (0.5 * width + 0.5 - off).clamp(0.0, 1.0) as f32;
+            let pixel = &mut ink[row * clip.width + col];
+            *pixel = pixel.max(share);
+        }
+    }
+}
+
+/// The pieces of a broken line from `a` to `b`.
+pub(super) fn dashes(a: Point, b: Point, on: f64, off: f64) -> Vec<Vec<Point>> {
+    let length = (b[0] - a[0]).hypot(b[1] - a[1]);
+    if !(length.is_finite() && length > 0.0) {
+        return Vec::new();
+    }
+    let at = |d: f64| [a[0] + (b[0] - a[0]) * d / length, a[1] + (b[1] - a[1]) * d / length];
+    let count = (length / (on + off)).ceil() as usize;
+    (0..count).map(|i| i as f64 * (on + off)).map(|d| vec![at(d), at((d + on).min(length))]).collect()
 }

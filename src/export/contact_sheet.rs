@@ -1,21 +1,31 @@
-//! All results of a run on one dark sheet: where the disk was found, how the images were aligned, what came out.
+//! All results of a run on one dark sheet: where the disk was found, how the images were aligned, what came out and
+//! how good it is.
 
 use std::path::{Path, PathBuf};
 
-use super::canvas::{AMBER, BRIGHT, Canvas, DIM};
+use super::canvas::{AMBER, Area, BRIGHT, Canvas, DIM};
+use super::colormap::Rgb;
 use super::files::write_new;
-use super::font;
+use super::inset::{Inset, SIDE};
 use super::panel::{LINE, Panel, Shown, TEXT};
+use super::plot::Plot;
 use super::run::RunResults;
-use super::tone::number;
+use super::spectrum::Spectra;
+use super::{before_after, charts, font, quiver, summary};
 use crate::error::Result;
 
 const MARGIN: usize = 28;
 const GAP: usize = 24;
-/// Two rows of panels: names, longer side of the images, and width of a panel.
-const ROWS: [(&[&str], usize, usize); 2] =
-    [(&["mean_pattern", "shift_y", "shift_x", "quality"], 280, 390), (&["standard_bf", "superres_image"], 680, 804)];
-const WIDTH: usize = 4 * 390 + 3 * GAP + 2 * MARGIN;
+/// Width of a panel when four stand in a row.
+const COLUMN: usize = 390;
+const WIDTH: usize = 4 * COLUMN + 3 * GAP + 2 * MARGIN;
+const ROOM: usize = WIDTH - 2 * MARGIN;
+const MAPS: [&str; 4] = ["mean_pattern", "shift_y", "shift_x", "quality"];
+const IMAGES: [&str; 4] = ["standard_bf", "superres_image", "superres_ssb", "superres_phase_flipped"];
+/// What the colour bar and its labels take beside an image.
+const BAR: usize = 124;
+/// Height of plots that stand alone.
+const PLOT: usize = 440;
 
 /// Writes the sheet as `{stem}_sheet.png` and returns the file.
 ///
@@ -27,39 +37,166 @@ pub fn write_contact_sheet(folder: &Path, stem: &str, run: &RunResults) -> Resul
     write_new(&folder.join(format!("{stem}_sheet.png")), "the contact sheet", |out| canvas.png(out, &title))
 }
 
-fn draw(run: &RunResults) -> Canvas {
-    let room = WIDTH - 2 * MARGIN;
-    let name = font::wrap(&format!("{} · {}", run.base_name, run.timestamp), TEXT + 1, room);
-    let parameters = font::wrap(&parameters(run), TEXT, room);
-    let warnings: Vec<String> =
-        run.warnings.iter().flat_map(|w| font::wrap(&format!("warning: {w}"), TEXT, room)).collect();
-    let rows: Vec<Vec<(Panel, Shown)>> = ROWS.iter().map(|(names, side, _)| panels(run, names, *side)).collect();
-    let heights: Vec<usize> =
-        rows.iter().map(|row| row.iter().map(|(panel, shown)| panel.size(*shown).1).max().unwrap_or(0)).collect();
+/// One thing on the sheet and its place from the left.
+enum Item {
+    Panel(Box<Panel>, Shown),
+    Inset(Inset),
+    /// As wide as this, and as high as the row.
+    Plot(Plot, usize),
+}
 
-    let text = name.len() * (LINE + 10) + (parameters.len() + warnings.len()) * LINE;
-    let height = 2 * MARGIN + text + heights.iter().map(|h| h + GAP).sum::<usize>();
-    let mut canvas = Canvas::new(WIDTH, height);
-    let mut y = MARGIN;
-    for (lines, scale, color, step) in
-        [(&name, TEXT + 1, BRIGHT, LINE + 10), (&parameters, TEXT, DIM, LINE), (&warnings, TEXT, AMBER, LINE)]
-    {
-        for line in lines {
-            canvas.text(MARGIN, y, scale, color, line);
-            y += step;
+impl Item {
+    fn width(&self) -> usize {
+        match self {
+            Self::Panel(..) => COLUMN,
+            Self::Inset(_) => SIDE,
+            Self::Plot(_, width) => *width,
         }
     }
-    for ((row, height), (_, _, width)) in rows.iter().zip(heights).zip(ROWS) {
-        y += GAP;
-        for (number, (panel, shown)) in row.iter().enumerate() {
-            panel.draw(&mut canvas, MARGIN + number * (width + GAP), y, *shown);
+
+    /// What it needs; nothing for what takes the height that there is.
+    fn height(&self) -> usize {
+        match self {
+            Self::Panel(panel, shown) => panel.size(*shown).1,
+            Self::Inset(inset) => inset.height(),
+            Self::Plot(..) => 0,
         }
-        y += height;
+    }
+}
+
+/// Things side by side, each with its place from the left.
+struct Row {
+    items: Vec<(usize, Item)>,
+}
+
+impl Row {
+    /// Places every item where the one before ends.
+    fn packed(items: Vec<Item>) -> Self {
+        let mut x = 0;
+        let place = |item: Item| {
+            let at = x;
+            x += item.width() + GAP;
+            (at, item)
+        };
+        Self { items: items.into_iter().map(place).collect() }
+    }
+
+    fn height(&self) -> usize {
+        match self.items.iter().map(|(_, item)| item.height()).max() {
+            Some(0) => PLOT,
+            Some(height) => height,
+            None => 0,
+        }
+    }
+
+    fn draw(&self, canvas: &mut Canvas, y: usize) {
+        let height = self.height();
+        for (x, item) in &self.items {
+            let x = MARGIN + x;
+            match item {
+                Item::Panel(panel, shown) => panel.draw(canvas, x, y, *shown),
+                Item::Inset(inset) => inset.draw(canvas, x, y),
+                Item::Plot(plot, width) => plot.draw(canvas, Area { x, y, width: *width, height }),
+            }
+        }
+    }
+}
+
+fn draw(run: &RunResults) -> Canvas {
+    let text = words(run);
+    let rows = rows(run);
+    let height = 2 * MARGIN
+        + text.iter().map(|line| line.step).sum::<usize>()
+        + rows.iter().map(|row| row.height() + GAP).sum::<usize>();
+    let mut canvas = Canvas::new(WIDTH, height);
+    let mut y = MARGIN;
+    for line in &text {
+        canvas.text(MARGIN, y, line.scale, line.color, &line.text);
+        y += line.step;
+    }
+    for row in &rows {
+        y += GAP;
+        row.draw(&mut canvas, y);
+        y += row.height();
     }
     canvas
 }
 
-fn panels(run: &RunResults, names: &[&str], side: usize) -> Vec<(Panel, Shown)> {
+/// A line of text above the images.
+struct TextLine {
+    text: String,
+    scale: usize,
+    color: Rgb,
+    /// To the next line.
+    step: usize,
+}
+
+fn words(run: &RunResults) -> Vec<TextLine> {
+    let mut lines = Vec::new();
+    let mut add = |text: &str, scale: usize, color: Rgb, step: usize| {
+        let wrapped = font::wrap(text, scale, ROOM);
+        lines.extend(wrapped.into_iter().map(|text| TextLine { text, scale, color, step }));
+    };
+    add(&format!("{} · {}", run.base_name, run.timestamp), TEXT + 1, BRIGHT, LINE + 10);
+    add(&summary::parameters(run), TEXT, DIM, LINE);
+    add(&summary::fit(run), TEXT, BRIGHT, LINE);
+    for warning in &run.warnings {
+        add(&format!("warning: {warning}"), TEXT, AMBER, LINE);
+    }
+    lines
+}
+
+/// Everything there is to show, in rows without holes.
+fn rows(run: &RunResults) -> Vec<Row> {
+    let spectra = Spectra::of(run);
+    let mut rows = vec![Row::packed(panels(run, &MAPS, 280))];
+    rows.extend(images(run));
+    let mut gain = before_after::details(run);
+    gain.extend(spectra.iter().flat_map(|spectra| before_after::spectra(run, spectra)));
+    rows.push(Row::packed(gain.into_iter().map(Item::Inset).collect()));
+    let arrows = [quiver::shifts(run), quiver::residuals(run)].into_iter().flatten().collect();
+    let plots = [
+        charts::ring_correlation(run),
+        charts::contrast_transfer(run),
+        spectra.as_ref().and_then(|spectra| charts::power(run, spectra)),
+    ];
+    rows.extend(quality(arrows, plots.into_iter().flatten().collect()));
+    rows.retain(|row| !row.items.is_empty());
+    rows
+}
+
+/// Insets, and the plots in what is left of the row; more than fit there stand below.
+fn quality(insets: Vec<Inset>, mut plots: Vec<Plot>) -> Vec<Row> {
+    let left = ROOM - insets.len() * (SIDE + GAP);
+    let fit = (left + GAP) / (COLUMN + GAP);
+    let below = if plots.len() > fit { plots.split_off(1.min(fit)) } else { Vec::new() };
+    let mut first: Vec<Item> = insets.into_iter().map(Item::Inset).collect();
+    first.extend(side_by_side(plots, left));
+    vec![Row::packed(first), Row::packed(side_by_side(below, ROOM))]
+}
+
+/// Plots of equal width that fill `room`.
+fn side_by_side(plots: Vec<Plot>, room: usize) -> Vec<Item> {
+    let width = (room + GAP) / plots.len().max(1) - GAP;
+    plots.into_iter().map(|plot| Item::Plot(plot, width)).collect()
+}
+
+/// The images that there are, as large as the sheet allows.
+fn images(run: &RunResults) -> Vec<Row> {
+    let layers = run.layers();
+    let there: Vec<&str> = IMAGES.into_iter().filter(|name| layers.iter().any(|l| l.name == *name)).collect();
+    let per_row = if there.len() == 4 { 2 } else { there.len().max(1) };
+    let width = (ROOM + GAP) / per_row - GAP;
+    there
+        .chunks(per_row)
+        .map(|names| {
+            let items = panels(run, names, width - BAR).into_iter().enumerate();
+            Row { items: items.map(|(number, item)| (number * (width + GAP), item)).collect() }
+        })
+        .collect()
+}
+
+fn panels(run: &RunResults, names: &[&str], side: usize) -> Vec<Item> {
     let layers = run.layers();
     names
         .iter()
@@ -67,41 +204,7 @@ fn panels(run: &RunResults, names: &[&str], side: usize) -> Vec<(Panel, Shown)> 
         .map(|layer| {
             let panel = Panel::of(run, layer);
             let shown = Shown::fit(panel.image(), side);
-            (panel, shown)
+            Item::Panel(Box::new(panel), shown)
         })
         .collect()
-}
-
-/// What the run was made with, in one line.
-fn parameters(run: &RunResults) -> String {
-    let crop = run.crop.shape();
-    let [row, col] = run.bf_center;
-    let mut parts = vec![
-        format!("scan {}", run.scan),
-        format!("detector {}", run.det),
-        format!("disk centre ({row:.2}, {col:.2}) radius {:.2} px", run.bf_radius),
-        format!("crop {crop}"),
-        format!("upscale ×{}", run.upscale),
-        format!("method {}", run.method),
-        format!("reference smoothing {}", number(run.reference_smoothing)),
-        format!("detector radius {}", run.detector_radius),
-        format!("quality > {}", number(run.quality_threshold)),
-    ];
-    let c = &run.calibration;
-    let known = [
-        (c.energy_ev.map(|e| e / 1e3), "", " keV"),
-        (c.semiangle_mrad, "semi-angle ", " mrad"),
-        (c.scan_step_angstrom, "step ", " Å"),
-        (c.detector_mrad_per_px, "", " mrad/px"),
-        (c.rotation_deg, "rotation ", "°"),
-        (c.defocus_angstrom, "defocus ", " Å"),
-    ];
-    parts.extend(
-        known
-            .iter()
-            .filter_map(|(value, before, after)| value.map(|value| format!("{before}{}{after}", number(value)))),
-    );
-    // A line ends after a dot, never within what belongs together.
-    let keep = |part: String| part.replace(' ', &font::NO_BREAK.to_string());
-    parts.into_iter().map(keep).collect::<Vec<_>>().join(&format!("{}· ", font::NO_BREAK))
 }

@@ -11,7 +11,7 @@ pub(super) const ADVANCE: usize = 6;
 /// A space at which no line ends.
 pub(super) const NO_BREAK: char = '\u{a0}';
 const PER_BAND: usize = 16;
-const EXTRA: &str = "Å°±×µ·−–…";
+const EXTRA: &str = "Å°±×µ·−–…²σχ";
 const ART: &str = include_str!("font_5x9.txt");
 
 /// Whether the letter has ink at each of nine rows of five columns. Unknown letters are question marks.
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn every_letter_is_drawn_and_no_two_look_alike() {
-        let letters: Vec<char> = ('!'..='~').chain("Å°±×µ·…".chars()).collect();
+        let letters: Vec<char> = ('!'..='~').chain("Å°±×µ·…²σχ".chars()).collect();
         for (at, &a) in letters.iter().enumerate() {
             assert!(glyph(a).iter().flatten().any(|&dot| dot), "{a} is empty");
             for &b in &letters[at + 1..] {

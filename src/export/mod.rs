@@ -8,13 +8,15 @@
 //! | [`emd`] | `/superres_results/run_*` into the user's EMD file or into `{base}_superres.emd` |
 //! | [`hdf5_cache`] | `{base}_superres_cache_{timestamp}.h5` with bigFT and correlations |
 //! | [`arrays`] | `.npy` and 32-bit TIFF of every result |
-//! | [`picture`], [`contact_sheet`] | PNG of every result, and all of them on one sheet |
+//! | [`picture`], [`contact_sheet`] | PNG of every result and curve, and all of them on one sheet |
 //! | [`mib`] | Merlin scans, for simulations and conversions |
 //! | [`all`] | whatever of these the configuration asks for |
 
 pub mod all;
 pub mod arrays;
+mod before_after;
 mod canvas;
+mod charts;
 mod colormap;
 pub mod contact_sheet;
 #[cfg(feature = "hdf5")]
@@ -25,10 +27,16 @@ mod font;
 mod h5;
 #[cfg(feature = "hdf5")]
 pub mod hdf5_cache;
+mod inset;
 pub mod mib;
 mod panel;
 pub mod picture;
+mod plot;
+mod quiver;
 mod run;
+mod spectrum;
+mod summary;
+mod ticks;
 mod tone;
 
 pub use all::{Written, write_all};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::canvas::{AMBER, Area, BRIGHT, Canvas, DIM};
+use super::canvas::{AMBER, Area, BRIGHT, Canvas, DIM, Point};
 use super::colormap::{Colormap, Rgb};
 use super::font;
 use super::run::{Layer, RunResults};
@@ -21,6 +21,7 @@ const BAR_HEIGHT: usize = 96;
 const SCALE_BAR: usize = 34;
 const DISK: Rgb = [70, 205, 235];
 const ON_LIGHT: Rgb = [60, 62, 70];
+const BAD: Rgb = [255, 84, 84];
 
 /// An image with all that is needed to show it.
 pub(super) struct Panel {
@@ -35,8 +36,24 @@ pub(super) struct Panel {
 
 /// Something drawn on the image, in its own pixels; whole numbers are the centres of pixels.
 enum Mark {
-    Circle { row: f64, col: f64, radius: f64, color: Rgb },
-    Frame { row0: f64, row1: f64, col0: f64, col1: f64, color: Rgb },
+    Circle {
+        row: f64,
+        col: f64,
+        radius: f64,
+        color: Rgb,
+    },
+    Frame {
+        row0: f64,
+        row1: f64,
+        col0: f64,
+        col1: f64,
+        color: Rgb,
+    },
+    /// Crosses on these pixels, `[row, col]`.
+    Crosses {
+        at: Vec<[f64; 2]>,
+        color: Rgb,
+    },
 }
 
 /// Rows and columns of pixels on the sheet.
@@ -91,6 +108,10 @@ impl Panel {
                 units.push_str(", sqrt");
                 marks.push(disk(run, layer.plane, DISK));
                 marks.push(crop_frame(run));
+                let bad = bad_pixels(run);
+                if !bad.is_empty() {
+                    marks.push(Mark::Crosses { at: bad, color: BAD });
+                }
                 (Tone::of(image.iter().copied()).with_sqrt(), Colormap::grey())
             }
             _ => (Tone::of(image.iter().copied()), Colormap::grey()),
@@ -137,12 +158,24 @@ impl Panel {
     fn draw_mark(&self, canvas: &mut Canvas, mark: &Mark, area: Area) {
         let scale = area.width as f64 / self.image.ncols().max(1) as f64;
         let (left, top) = (area.x as f64, area.y as f64);
-        match *mark {
-            Mark::Circle { row, col, radius, color } => {
+        match mark {
+            Mark::Crosses { at, color } => {
+                let arm = (0.5 * scale).max(4.0);
+                let lines: Vec<Vec<Point>> = at
+                    .iter()
+                    .map(|[row, col]| [left + (col + 0.5) * scale, top + (row + 0.5) * scale])
+                    .flat_map(|[x, y]| {
+                        [[[x - arm, y - arm], [x + arm, y + arm]], [[x - arm, y + arm], [x + arm, y - arm]]]
+                    })
+                    .map(Vec::from)
+                    .collect();
+                canvas.strokes(&lines, 2.0, *color, area);
+            }
+            &Mark::Circle { row, col, radius, color } => {
                 let (x, y) = (left + (col + 0.5) * scale, top + (row + 0.5) * scale);
                 canvas.circle(x, y, radius * scale, 2.0, color, area);
             }
-            Mark::Frame { row0, row1, col0, col1, color } => {
+            &Mark::Frame { row0, row1, col0, col1, color } => {
                 let at = |v: f64| (v * scale).round().max(0.0) as usize;
                 let (x0, x1) = (at(col0).min(area.width), at(col1).min(area.width));
                 let (y0, y1) = (at(row0).min(area.height), at(row1).min(area.height));
@@ -248,4 +281,12 @@ fn disk(run: &RunResults, plane: Plane, color: Rgb) -> Mark {
 fn crop_frame(run: &RunResults) -> Mark {
     let [row0, row1, col0, col1] = run.crop.bounds().map(|v| v as f64);
     Mark::Frame { row0, row1, col0, col1, color: AMBER }
+}
+
+/// Detector pixels that were found bad (not zero in the extra `bad_pixels`), `[row, col]` on the whole detector.
+pub(super) fn bad_pixels(run: &RunResults) -> Vec<[f64; 2]> {
+    let Some((extra, image)) = run.extra("bad_pixels") else { return Vec::new() };
+    let [row0, col0] = if extra.plane == Plane::Crop { [run.crop.row0, run.crop.col0] } else { [0, 0] };
+    let bad = image.indexed_iter().filter(|(_, value)| **value != 0.0);
+    bad.map(|((r, c), _)| [(r + row0) as f64, (c + col0) as f64]).collect()
 }

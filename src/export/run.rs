@@ -115,6 +115,21 @@ impl RunResults {
         }
     }
 
+    /// A number that the method found, where it is one.
+    pub(super) fn finding(&self, name: &str) -> Option<f64> {
+        self.findings.iter().find(|(n, _)| n == name).map(|(_, value)| *value).filter(|v| v.is_finite())
+    }
+
+    /// A curve by its name.
+    pub(super) fn curve(&self, name: &str) -> Option<&Curve> {
+        self.curves.iter().find(|curve| curve.name == name)
+    }
+
+    /// A further image by its name.
+    pub(super) fn extra(&self, name: &str) -> Option<(&Extra, &Image)> {
+        self.extras.iter().find(|(extra, _)| extra.name == name).map(|(extra, image)| (extra, image))
+    }
+
     /// Bytes of all two-dimensional results as 64-bit numbers.
     pub(super) fn bytes(&self) -> u64 {
         self.layers().iter().map(|layer| layer.image.len() as u64 * 8).sum()

@@ -11,13 +11,14 @@
 //! is the objective. The noise of the two halves is independent, so J has no noise floor: its maximum stands out at
 //! doses at which no single pixel correlates with anything.
 //!
-//! For aberrations up to second order, `M = -C R(θ)` with the symmetric matrix `C` of defocus and astigmatism, and the
-//! exact factor of a weak phase object, `i Γ*/|Γ|` with `Γ(q,k) = ψ(q-k)ψ*(k) - ψ*(q+k)ψ(k)` (Yang et al. 2016), is
-//! that same phase times a number that depends on `k` only through the overlap of the displaced disks: with
-//! `χ(q) = π g qᵀCq`,
+//! With a calibration the filter is matched to what a weak phase object does instead: `Γ(q,k) = ψ(q-k)ψ*(k) - ψ*(q+k)ψ(k)`
+//! (Yang et al. 2016), `S = Σ_k F_k iΓ* / sqrt(Σ_k |Γ|²)`. Dividing by the norm makes J the power that the model explains
+//! per unit of noise, so that models with more contrast are not preferred. For aberrations up to second order,
+//! `M = -C R(θ)` with the symmetric matrix `C` of defocus and astigmatism, `iΓ*` is the phase above times a number that
+//! depends on `k` only through the overlap of the displaced disks: with `χ(q) = π g qᵀCq`,
 //!
 //! ```text
-//! both q-k and q+k in the aperture:   -sgn(sin χ(q))
+//! both q-k and q+k in the aperture:   -2 sin χ(q)
 //! only q-k:                            i exp(iχ(q))
 //! only q+k:                           -i exp(-iχ(q))
 //! none:                                0
@@ -25,7 +26,11 @@
 //!
 //! because `χ(q-k) - χ(k) = χ(q) + 2π q·d(k)` and `χ(q+k) - χ(k) = χ(q) - 2π q·d(k)` for a quadratic `χ`. So both
 //! kernels cost one multiplication per number: the phase `q·Mk` is linear along a detector row, and its factors are
-//! made once per frequency.
+//! made once per frequency. Weighting by `sin χ`, instead of taking its sign only, matters: near its zeros what is left
+//! of the image is not the phase object's, and taken at full weight it pulls the defocus by up to a percent.
+//!
+//! A scan that is coarser than the images' resolution folds them. The factor of a frequency beyond the scan's Nyquist
+//! frequency applies to the same folded spectrum, so such frequencies cost no memory, and they feel displacements more.
 
 use num_complex::Complex;
 
@@ -37,13 +42,29 @@ pub type Parameters = [f64; 4];
 pub enum Kernel {
     /// `exp(2πi q·d(k))`: needs no calibration; biased when displacements are small.
     Shift,
-    /// The exact factor of a weak phase object.
+    /// The filter matched to a weak phase object.
     WeakPhase {
         /// Detector pixels per unit of scan frequency (cycle per scan pixel): `λ / (Δα · step)`.
         pixels_per_frequency: f64,
         /// Radius of the aperture in detector pixels.
         radius: f64,
+        /// The rotation with which the overlap of the disks is looked up, in radians; the model's own when absent. A
+        /// fixed one makes the objective smooth: no pixel changes sides on the way.
+        overlap_rotation: Option<f64>,
     },
+}
+
+impl Kernel {
+    /// The same kernel with the overlap of the disks fixed as it is for `model`.
+    #[must_use]
+    pub fn with_overlap(self, model: &Model) -> Self {
+        match self {
+            Self::Shift => self,
+            Self::WeakPhase { pixels_per_frequency, radius, .. } => {
+                Self::WeakPhase { pixels_per_frequency, radius, overlap_rotation: Some(model.parameters[3]) }
+            }
+        }
+    }
 }
 
 /// The linear model `d(k) = M k` with `M = -C R(θ)`, `C = [[c1 + c2a, c2b], [c2b, c1 - c2a]]`, on (row, col) vectors;
@@ -71,6 +92,12 @@ impl Model {
     /// Displacement of the image of detector pixel `k` (`[row, col]` from the disk's centre), in scan pixels.
     pub fn displacement(&self, k: [f64; 2]) -> [f64; 2] {
         let m = self.matrix();
+        [m[0][0] * k[0] + m[0][1] * k[1], m[1][0] * k[0] + m[1][1] * k[1]]
+    }
+
+    /// A detector pixel's place on the scan's axes, `k_scan = R(θ) k_det`, in detector pixels.
+    pub fn on_scan(&self, k: [f64; 2]) -> [f64; 2] {
+        let m = self.oriented(&self.rotation());
         [m[0][0] * k[0] + m[0][1] * k[1], m[1][0] * k[0] + m[1][1] * k[1]]
     }
 
@@ -129,7 +156,7 @@ pub struct Half {
     pub runs: Vec<Run>,
     /// Number of detector pixels.
     pub pixels: usize,
-    /// Spectra, `[frequency, pixel]`.
+    /// Spectra, `[spectrum, pixel]`.
     pub spectra: Vec<Complex<f32>>,
 }
 
@@ -138,6 +165,8 @@ pub struct Half {
 pub struct HalfSets {
     /// Frequencies `[row, col]` in cycles per scan pixel.
     pub frequencies: Vec<[f64; 2]>,
+    /// Which spectrum each of them reads: frequencies that the scan folds onto each other share one.
+    pub spectrum_of: Vec<usize>,
     /// Distance of neighbouring pixels of a run in detector pixels.
     pub spacing: f64,
     /// The two colours.
@@ -175,6 +204,9 @@ struct Sums {
 /// The three regions of the weak-phase kernel; the shift kernel has only the first.
 const REGIONS: usize = 3;
 
+/// Added to the filter's norm, in detector pixels: where the disks hardly overlap there is only noise.
+const LEAST_NORM: f64 = 1.0;
+
 /// The objective over the frequencies of `range`.
 ///
 /// Shares of different ranges [add](Objective::add) up; a caller that cuts the frequencies in fixed pieces gets the
@@ -193,17 +225,22 @@ pub fn objective(sets: &HalfSets, model: &Model, kernel: Kernel, range: std::ops
         // Φ(k) = w·k
         let w = gradient_of_phase(&matrix, q);
         let weights = Weights::new(model, kernel, q);
-        let sums: [[Sums; REGIONS]; 2] = std::array::from_fn(|h| half_sums(sets, h, index, w, &weights, &mut factors));
+        let mut counts = [0; REGIONS];
+        let sums: [[Sums; REGIONS]; 2] =
+            std::array::from_fn(|h| half_sums(sets, h, index, w, &weights, (&mut factors, &mut counts)));
+        let norm = weights.norm(&counts);
         let s = sums.map(|regions| weights.apply(&regions, |r| r.plain));
-        total.value += (s[0] * s[1].conj()).re;
-        total.power += 0.5 * (s[0].norm_sqr() + s[1].norm_sqr());
+        let value = (s[0] * s[1].conj()).re / norm;
+        total.value += value;
+        total.power += 0.5 * (s[0].norm_sqr() + s[1].norm_sqr()) / norm;
         for (p, derivative) in derivatives.iter().enumerate() {
             let u = gradient_of_phase(derivative, q);
             let ds = sums.map(|regions| {
                 let moved = weights.apply(&regions, |r| r.row * u[0] + r.col * u[1]);
                 Complex::<f64>::i() * moved + weights.derivative(&regions, p)
             });
-            total.gradient[p] += (ds[0] * s[1].conj() + s[0] * ds[1].conj()).re;
+            let change = (ds[0] * s[1].conj() + s[0] * ds[1].conj()).re;
+            total.gradient[p] += (change - value * weights.norm_derivative(&counts, p)) / norm;
         }
     }
     total
@@ -218,6 +255,8 @@ fn gradient_of_phase(m: &Matrix, q: [f64; 2]) -> [f64; 2] {
 /// The numbers by which the three regions are multiplied at one frequency.
 struct Weights {
     factor: [Complex<f64>; REGIONS],
+    /// `χ(q)`; nothing for the shift kernel.
+    chi: f64,
     /// `∂χ(q)/∂[c1, c2a, c2b]`; nothing for the shift kernel.
     chi_slope: [f64; 3],
     /// The frequency in detector pixels, on the detector's axes, and the aperture's radius.
@@ -227,28 +266,44 @@ struct Weights {
 impl Weights {
     fn new(model: &Model, kernel: Kernel, q: [f64; 2]) -> Self {
         let zero = Complex::default();
-        let Kernel::WeakPhase { pixels_per_frequency: g, radius } = kernel else {
-            return Self { factor: [Complex::from(1.0), zero, zero], chi_slope: [0.0; 3], overlap: None };
+        let Kernel::WeakPhase { pixels_per_frequency: g, radius, overlap_rotation } = kernel else {
+            return Self { factor: [Complex::from(1.0), zero, zero], chi: 0.0, chi_slope: [0.0; 3], overlap: None };
         };
         let scale = std::f64::consts::PI * g;
         let slope = [q[0] * q[0] + q[1] * q[1], q[0] * q[0] - q[1] * q[1], 2.0 * q[0] * q[1]].map(|s| s * scale);
         let [c1, c2a, c2b, _] = model.parameters;
         let chi = c1 * slope[0] + c2a * slope[1] + c2b * slope[2];
-        let both = if chi.sin() >= 0.0 { -1.0 } else { 1.0 };
-        let factor =
-            [Complex::from(both), Complex::<f64>::i() * Complex::cis(chi), -Complex::<f64>::i() * Complex::cis(-chi)];
-        let q = model.on_detector(q.map(|v| v * g));
-        Self { factor, chi_slope: slope, overlap: Some((q, radius)) }
+        let i = Complex::<f64>::i();
+        let factor = [Complex::from(-2.0 * chi.sin()), i * Complex::cis(chi), -i * Complex::cis(-chi)];
+        let mut turned = *model;
+        turned.parameters[3] = overlap_rotation.unwrap_or(turned.parameters[3]);
+        let q = turned.on_detector(q.map(|v| v * g));
+        Self { factor, chi, chi_slope: slope, overlap: Some((q, radius)) }
     }
 
     fn apply(&self, regions: &[Sums; REGIONS], of: impl Fn(&Sums) -> Complex<f64>) -> Complex<f64> {
         self.factor.iter().zip(regions).map(|(f, r)| f * of(r)).sum()
     }
 
-    /// What changes through `χ(q)`: `iχ'` on the second region, `-iχ'` on the third.
+    /// `Σ_k |Γ|²` over the counted pixels.
+    fn norm(&self, counts: &[usize; REGIONS]) -> f64 {
+        let pixels = self.factor.iter().zip(counts).map(|(f, &n)| f.norm_sqr() * n as f64);
+        pixels.sum::<f64>() + LEAST_NORM
+    }
+
+    /// How the norm changes with a parameter, through `4 sin²χ(q)`.
+    fn norm_derivative(&self, counts: &[usize; REGIONS], parameter: usize) -> f64 {
+        let slope = self.chi_slope.get(parameter).copied().unwrap_or(0.0);
+        4.0 * (2.0 * self.chi).sin() * slope * counts[0] as f64
+    }
+
+    /// What changes through `χ(q)`: `-2 cos χ χ'` on the first region, `iχ'` on the second, `-iχ'` on the third.
     fn derivative(&self, regions: &[Sums; REGIONS], parameter: usize) -> Complex<f64> {
-        let Some(slope) = self.chi_slope.get(parameter) else { return Complex::default() };
-        Complex::new(0.0, *slope) * (self.factor[1] * regions[1].plain - self.factor[2] * regions[2].plain)
+        let Some(&slope) = self.chi_slope.get(parameter).filter(|_| self.overlap.is_some()) else {
+            return Complex::default();
+        };
+        let crescents = self.factor[1] * regions[1].plain - self.factor[2] * regions[2].plain;
+        slope * (Complex::<f64>::i() * crescents - 2.0 * self.chi.cos() * regions[0].plain)
     }
 
     /// Cuts a run into pieces of one region each: `(region, first, end)`.
@@ -300,10 +355,10 @@ fn half_sums(
     index: usize,
     w: [f64; 2],
     weights: &Weights,
-    factors: &mut [Complex<f32>],
+    (factors, counts): (&mut [Complex<f32>], &mut [usize; REGIONS]),
 ) -> [Sums; REGIONS] {
     let half = &sets.halves[half];
-    let spectra = &half.spectra[index * half.pixels..(index + 1) * half.pixels];
+    let spectra = &half.spectra[sets.spectrum_of[index] * half.pixels..][..half.pixels];
     // exp(i w_col spacing j), shared by all rows.
     let step = w[1] * sets.spacing;
     for (j, factor) in factors.iter_mut().enumerate() {
@@ -317,6 +372,7 @@ fn half_sums(
         let turn = Complex::cis(w[0] * run.row + w[1] * run.col);
         for &(region, first, end) in &pieces[..count] {
             let (plain, moment) = dot(&samples[first..end], &factors[first..end], first);
+            counts[region] += end - first;
             let plain = plain * turn;
             let sums = &mut regions[region];
             sums.plain += plain;

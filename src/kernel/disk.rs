@@ -1,9 +1,11 @@
 //! The bright-field disk: its centre and radius in the mean diffraction pattern.
 //!
 //! First guess: the largest connected region above Otsu's threshold of the median-filtered pattern (which a hot pixel
-//! cannot move). Then a least-squares fit of a disk with a soft edge,
+//! cannot move; dead rows and columns are left out). Then a least-squares fit of a disk with a soft edge,
 //! `background + height / (1 + exp((r - radius) / softness))`, to the pixels around the edge, by Levenberg–Marquardt.
 //! The edge, not the content, decides: structure inside the disk would pull a centre of mass.
+
+use ndarray::{Array2, Axis};
 
 use crate::axes::Image;
 
@@ -34,33 +36,80 @@ pub fn find(pattern: &Image, known: KnownDisk) -> Option<Disk> {
     if let (Some([row, col]), Some(radius)) = (known.center, known.radius) {
         return Some(Disk { row, col, radius, contrast: f64::INFINITY });
     }
-    let smooth = median3(pattern);
+    let missing = missing(pattern);
+    let smooth = median3(pattern, &missing);
     let guess = first_guess(&smooth)?;
     let [row, col] = known.center.unwrap_or([guess.row, guess.col]);
     let start = Disk { row, col, radius: known.radius.unwrap_or(guess.radius), contrast: 0.0 };
     let free = [known.center.is_none(), known.center.is_none(), known.radius.is_none(), true, true, true];
-    let disk = fit_edge(&smooth, start, free)?;
+    let disk = fit_edge(&smooth, &missing, start, free)?;
     let (rows, cols) = pattern.dim();
     let inside = (-0.5..rows as f64 - 0.5).contains(&disk.row) && (-0.5..cols as f64 - 0.5).contains(&disk.col);
     let plausible = disk.radius >= 0.75 && disk.radius <= (rows as f64).hypot(cols as f64);
     (inside && plausible && disk.contrast > 2.0).then_some(disk)
 }
 
-/// 3 × 3 median; at the edges, of the neighbours that exist.
-fn median3(pattern: &Image) -> Image {
-    let (rows, cols) = pattern.dim();
-    Image::from_shape_fn((rows, cols), |(r, c)| {
-        let mut values = [0.0; 9];
-        let mut count = 0;
-        for i in r.saturating_sub(1)..=(r + 1).min(rows - 1) {
-            for j in c.saturating_sub(1)..=(c + 1).min(cols - 1) {
-                values[count] = pattern[[i, j]];
-                count += 1;
+/// Rows or columns without a count that still count as dead ones between live ones, side by side.
+const DEAD_LINES: usize = 4;
+
+/// Pixels that say nothing about the disk: rows and columns without a single count between others that have some, and
+/// pieces of them within what is bright. None on a detector without flaws.
+fn missing(pattern: &Image) -> Array2<bool> {
+    let mut missing = Array2::from_elem(pattern.dim(), false);
+    if pattern.iter().all(|v| *v != 0.0) {
+        return missing;
+    }
+    let bright = otsu(pattern).unwrap_or(f64::INFINITY);
+    for axis in [Axis(0), Axis(1)] {
+        let live: Vec<f64> = pattern.axis_iter(axis).map(|line| f64::from(line.iter().any(|v| *v != 0.0))).collect();
+        for line in short_gaps(&live, 0.0) {
+            missing.index_axis_mut(axis, line).fill(true);
+        }
+        for (values, mut missing) in pattern.lanes(axis).into_iter().zip(missing.lanes_mut(axis)) {
+            for at in short_gaps(&values.to_vec(), bright) {
+                missing[at] = true;
             }
         }
-        let values = &mut values[..count];
+    }
+    missing
+}
+
+/// Places of at most [`DEAD_LINES`] zeros in a row between two values above `level`.
+fn short_gaps(values: &[f64], level: f64) -> Vec<usize> {
+    let mut places = Vec::new();
+    let mut last = None;
+    for (at, value) in values.iter().enumerate().filter(|(_, v)| **v != 0.0) {
+        if let Some(before) = last.filter(|&before| at - before - 1 <= DEAD_LINES && values[before] > level)
+            && *value > level
+        {
+            places.extend(before + 1..at);
+        }
+        last = Some(at);
+    }
+    places
+}
+
+/// 3 × 3 median of what is not missing; at the edges, of the neighbours that exist. Where all nine are missing, of as
+/// many more as it takes.
+fn median3(pattern: &Image, missing: &Array2<bool>) -> Image {
+    let (rows, cols) = pattern.dim();
+    let mut values = Vec::with_capacity(9);
+    Image::from_shape_fn((rows, cols), |(r, c)| {
+        values.clear();
+        for reach in 1..=DEAD_LINES {
+            for i in r.saturating_sub(reach)..=(r + reach).min(rows - 1) {
+                for j in c.saturating_sub(reach)..=(c + reach).min(cols - 1) {
+                    if !missing[[i, j]] {
+                        values.push(pattern[[i, j]]);
+                    }
+                }
+            }
+            if !values.is_empty() {
+                break;
+            }
+        }
         values.sort_unstable_by(f64::total_cmp);
-        values[count / 2]
+        values.get(values.len() / 2).copied().unwrap_or(0.0)
     })
 }
 
@@ -162,7 +211,7 @@ fn model(p: &Parameters, r: f64, c: f64) -> (f64, Parameters) {
     (p[4] + p[5] * edge, gradient)
 }
 
-fn fit_edge(pattern: &Image, start: Disk, free: [bool; 6]) -> Option<Disk> {
+fn fit_edge(pattern: &Image, missing: &Array2<bool>, start: Disk, free: [bool; 6]) -> Option<Disk> {
     let (mut lo, mut hi) = (Vec::new(), Vec::new());
     for ((r, c), &v) in pattern.indexed_iter() {
         let distance = (r as f64 - start.row).hypot(c as f64 - start.col);
@@ -181,6 +230,7 @@ fn fit_edge(pattern: &Image, start: Disk, free: [bool; 6]) -> Option<Disk> {
         let reach = (0.5 * p[2]).max(3.0);
         let pixels: Vec<(f64, f64, f64)> = pattern
             .indexed_iter()
+            .filter(|(at, _)| !missing[*at])
             .map(|((r, c), &v)| (r as f64, c as f64, v))
             .filter(|&(r, c, v)| ((r - p[0]).hypot(c - p[1]) - p[2]).abs() <= reach && v.is_finite())
             .collect();
@@ -293,6 +343,27 @@ mod tests {
         pattern[[20, 30]] = 1e7;
         let disk = find(&pattern, KnownDisk::default()).expect("a disk");
         assert!((disk.row - 23.0).abs() < 0.1 && (disk.col - 24.5).abs() < 0.1 && (disk.radius - 12.0).abs() < 0.3);
+    }
+
+    proptest! {
+        #[test]
+        fn hot_pixels_and_dead_rows_do_not_move_the_disk(
+            row in 20.0..28f64, col in 24.0..36f64, radius in 6.0..16f64, lines in 1usize..3, offset in -0.9..0.9f64,
+            upright in any::<bool>(), hot in prop::array::uniform2((0usize..48, 0usize..60)), factor in 10.0..1e5f64,
+        ) {
+            let mut pattern = soft_disk(48, 60, row, col, radius);
+            for at in hot {
+                pattern[at] *= factor;
+            }
+            for (line, axis) in (0..lines).zip([usize::from(upright); 2]) {
+                let center = if upright { col } else { row };
+                let dead = (center + offset * radius) as usize + line;
+                pattern.index_axis_mut(Axis(axis), dead).fill(0.0);
+            }
+            let disk = find(&pattern, KnownDisk::default()).expect("a disk");
+            prop_assert!((disk.row - row).abs() < 0.25 && (disk.col - col).abs() < 0.25, "{:?}", disk);
+            prop_assert!((disk.radius - radius).abs() < 0.4, "{:?} {}", disk, radius);
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! the inverse carries `1/N`, spectra are in natural order (zero frequency at index 0).
 
 pub mod aberrations;
+pub mod bad_pixels;
+pub mod contrast;
 pub mod convert;
 pub mod correlate;
 pub mod crosspower;
@@ -12,6 +14,7 @@ pub mod disk;
 pub mod fft2;
 pub mod forward;
 pub mod merge;
+pub mod noise_floor;
 pub mod peak;
 pub mod real;
 pub mod ring;
@@ -19,3 +22,4 @@ pub mod smooth;
 pub mod subpixel;
 pub mod transpose;
 pub mod upsample;
+pub mod wiener;

@@ -17,6 +17,9 @@ pub struct Peak {
     pub quality: f64,
     /// The zero-mean normalised correlation at the highest sample (−1…1).
     pub zncc: f64,
+    /// How sharp the peak is along the axes of rows and columns: `2z₀ - z₊ - z₋` of the zero-mean normalised
+    /// correlation at the highest sample and its neighbours; 0 where the position was not refined.
+    pub curvature: [f64; 2],
 }
 
 /// Finds the peaks of the two correlations that an inverse transform holds in its real and imaginary part.
@@ -98,19 +101,23 @@ fn refine<T: Real>(
     let (best, row) = if norm.documented(extremes.min.0) > documented_max { extremes.min } else { extremes.max };
     let shifted_col = (0..cols).find(|&j| value(row, (j + cols - cols / 2) % cols) == best).unwrap_or(0);
     let (u, v) = ((row + rows / 2) % rows, shifted_col);
-    let at = |du: usize, dv: usize| {
+    let near = |du: usize, dv: usize| {
         // Neighbour offsets are 0, 1 or 2, meaning -1, 0, 1, so that indices stay unsigned.
         let r = (u + du + rows - 1 + rows - rows / 2) % rows;
         let c = (v + dv + cols - 1 + cols - cols / 2) % cols;
-        norm.documented(value(r, c))
+        value(r, c)
     };
-    let quality = norm.documented(best);
+    let at = |du: usize, dv: usize| norm.documented(near(du, dv));
+    let (quality, zncc) = (norm.documented(best), norm.zncc(best));
+    let mut curvature = [0.0; 2];
     let (mut y, mut x) = (u as f64, v as f64);
     if u >= 1 && u + 1 < rows && v >= 1 && v + 1 < cols {
         y -= parabola(at(0, 1), quality, at(2, 1));
         x -= parabola(at(1, 0), quality, at(1, 2));
+        let sharpness = |before: T, after: T| 2.0 * zncc - norm.zncc(before) - norm.zncc(after);
+        curvature = [sharpness(near(0, 1), near(2, 1)), sharpness(near(1, 0), near(1, 2))];
     }
-    Peak { y, x, quality, zncc: norm.zncc(best) }
+    Peak { y, x, quality, zncc, curvature }
 }
 
 /// `(after - before) / (2 (after - 2 centre + before))`, or 0 where the curvature is not that of a maximum.
@@ -182,6 +189,9 @@ mod tests {
             (0..256).map(|i| Complex::new(height((i / 16) as f64, (i % 16) as f64), 0.0)).collect();
         let [peak, _] = find_pair(&image, shape, [&PLAIN, &PLAIN]);
         assert!((peak.y - 11.3).abs() < 1e-9 && (peak.x - 13.8).abs() < 1e-9, "{peak:?}");
+        // The parabola of the square falls by 1 and 2 at a distance of 1, the root by half of that over the root.
+        let root = height(3.0, 6.0);
+        assert!((peak.curvature[0] * root - 1.0).abs() < 0.01 && (peak.curvature[1] * root - 2.0).abs() < 0.01);
     }
 
     #[test]

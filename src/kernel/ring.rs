@@ -131,6 +131,32 @@ pub fn resolution(curve: &Curve, criterion: Criterion) -> Option<f64> {
     Some(curve.frequency[above] + part * (curve.frequency[below] - curve.frequency[above]))
 }
 
+/// As [`resolution`], for curves with dips in between, as the zeros of a contrast transfer make them, and weak at the
+/// slowest frequencies. The excess over the criterion is averaged over three rings (noise lifts single ones); from its
+/// most significant ring on outwards, the resolution is where it falls below zero for good: for more than a twelfth of
+/// all rings. `None` where it does not; 0 where no ring lies above.
+pub fn resolution_beyond_dips(curve: &Curve, criterion: Criterion) -> Option<f64> {
+    let excess: Vec<f64> = curve.frc.iter().zip(&curve.samples).map(|(frc, &n)| frc - criterion.threshold(n)).collect();
+    let smooth: Vec<f64> = (0..excess.len())
+        .map(|i| {
+            let rings = i.saturating_sub(1)..(i + 2).min(excess.len());
+            let samples = |range: std::ops::Range<usize>| curve.samples[range].iter().sum::<usize>() as f64;
+            rings.clone().map(|j| excess[j] * curve.samples[j] as f64).sum::<f64>() / samples(rings)
+        })
+        .collect();
+    let significance = |i: &usize| smooth[*i] * (curve.samples[*i] as f64).sqrt();
+    let top = (0..smooth.len()).max_by(|a, b| significance(a).total_cmp(&significance(b)));
+    let Some(top) = top.filter(|&i| smooth[i] >= 0.0) else { return Some(0.0) };
+    let patience = (smooth.len() / 12).max(2);
+    let mut last = top;
+    while let Some(next) = (last + 1..smooth.len().min(last + patience + 2)).find(|&i| smooth[i] >= 0.0) {
+        last = next;
+    }
+    let below = smooth.get(last + 1)?;
+    let part = smooth[last] / (smooth[last] - below);
+    Some(curve.frequency[last] + part * (curve.frequency[last + 1] - curve.frequency[last]))
+}
+
 /// Cycles per pixel at an index of an axis of `n` frequencies.
 fn frequency(index: usize, n: usize) -> f64 {
     let signed = if 2 * index <= n { index as f64 } else { index as f64 - n as f64 };
@@ -231,6 +257,24 @@ mod tests {
         let ssnr = curve.ssnr();
         let mean = ssnr.iter().skip(4).sum::<f64>() / (ssnr.len() - 4) as f64;
         assert!((mean - 8.0).abs() < 0.5, "{mean}");
+    }
+
+    #[test]
+    fn dips_do_not_end_the_resolution_and_single_rings_do_not_extend_it() {
+        let curve = |frc: &[f64]| Curve {
+            frequency: (1..=frc.len()).map(|i| i as f64 / 10.0).collect(),
+            frc: frc.to_vec(),
+            samples: vec![100; frc.len()],
+        };
+        let half = Criterion::Fixed(0.5);
+        // Weak at first, a dip of one ring (0.57, 0.57 on the average of three), then a fall; the ring at 1.2 is chance.
+        let dipped = [0.1, 0.9, 0.9, -0.1, 0.9, 0.9, 0.9, 0.0, 0.1, 0.0, 0.1, 0.6, 0.1, 0.0];
+        let found = resolution_beyond_dips(&curve(&dipped), half).unwrap();
+        // Averages 0.6 at 0.7 and 0.3333 at 0.8.
+        assert!((found - (0.7 + 0.1 * 0.1 / (0.1 + 0.166_666_7))).abs() < 1e-6, "{found}");
+        assert_eq!(resolution_beyond_dips(&curve(&[0.9, 0.1, 0.9, 0.8]), half), None);
+        assert_eq!(resolution_beyond_dips(&curve(&[0.1, 0.6, 0.1, 0.1]), half), Some(0.0));
+        assert_eq!(resolution_beyond_dips(&Curve::default(), half), Some(0.0));
     }
 
     #[test]

@@ -176,6 +176,21 @@ pub fn sum_frames<S: Sample>(frames: &RawFrames<'_>, sums: &mut [Sum], small: &m
     bad
 }
 
+/// The sum of the squares of finite samples: exact for integers of up to 16 bits.
+pub fn square_sum<S: Sample>(samples: &[S]) -> Sum {
+    let mut sum = Sum::default();
+    if S::SMALL {
+        // Squares of 16 bits fill 32; of 2²⁰ of them the sum is still a whole number of an f64.
+        for part in samples.chunks(1 << 20) {
+            let squares = part.iter().map(|s| u64::from(s.to_i32().unsigned_abs().wrapping_pow(2)));
+            sum.add(squares.sum::<u64>() as f64);
+        }
+    } else {
+        samples.iter().map(|s| s.to_f64()).for_each(|v| sum.add(v * v));
+    }
+    sum
+}
+
 #[cfg(test)]
 #[expect(clippy::float_cmp, reason = "the promise is equality to the last bit")]
 mod tests {
@@ -247,6 +262,23 @@ mod tests {
             let mut parts = of(&values[..cut]);
             parts.merge(of(&values[cut..]));
             prop_assert_eq!(parts.value(), of(&values).value());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn square_sums_are_exact_and_do_not_depend_on_their_groups(
+            counts in prop::collection::vec(any::<u16>(), 1..300), cut in 0usize..300, signed in prop::collection::vec(any::<i16>(), 9),
+        ) {
+            let cut = cut.min(counts.len());
+            let mut parts = square_sum(&counts[..cut]);
+            parts.merge(square_sum(&counts[cut..]));
+            prop_assert_eq!(parts.value(), counts.iter().map(|&c| u64::from(c).pow(2)).sum::<u64>() as f64);
+            prop_assert_eq!(square_sum(&signed).value(), signed.iter().map(|&c| i64::from(c).pow(2)).sum::<i64>() as f64);
+            let floats: Vec<f32> = counts.iter().map(|&c| f32::from(c) * 1.37e-3).collect();
+            let mut parts = square_sum(&floats[..cut]);
+            parts.merge(square_sum(&floats[cut..]));
+            prop_assert_eq!(parts.value(), square_sum(&floats).value());
         }
     }
 

@@ -53,7 +53,11 @@ impl MemoryCost {
 
         let output = scan * (request.upscale * request.upscale) as u64;
         let batch = plan.workers as u64 * 2 * scan * sample;
-        let reconstruction = stack + output * (12 + 4 * 8 + 16) + batch + scan * 8 * 4 + (1 << 20);
+        // Half-sets: six images; four sums of 4 + 8 bytes and the work of one transform, on a grid with its pad; for
+        // each image of a batch three transforms.
+        let (pixel, image) = if request.half_sets { (6 * 8 + 2 * (4 * 12 + 16), 32) } else { (12 + 4 * 8 + 16, 0) };
+        let batch = batch + workers * 2 * scan * image;
+        let reconstruction = stack + output * pixel + batch + scan * 8 * 4 + (1 << 20);
         Self {
             corner_turn: corner_turn + PROGRAM_BYTES,
             alignment: alignment + PROGRAM_BYTES,

@@ -44,6 +44,8 @@ pub struct Request<'a> {
     pub precision: Precision,
     /// Output pixels per scan step.
     pub upscale: usize,
+    /// Whether half-sets, and what is made from them, are put together beside the image.
+    pub half_sets: bool,
     /// Memory budget in bytes.
     pub memory: u64,
     /// Worker threads.

@@ -12,6 +12,7 @@ fn request(overrides: &PlanConfig) -> Request<'_> {
         mode: Mode::Documented,
         precision: Precision::F64,
         upscale: 4,
+        half_sets: false,
         memory: 8 << 30,
         workers: 2,
         free_disk: None,

@@ -19,7 +19,7 @@ use find::{Found, choose};
 
 use crate::axes::{DType, DetShape, ScanShape};
 use crate::cache::{Fingerprint, Layout, Manifest, Step, StepState, WorkingCache};
-use crate::config::{Config, Mode};
+use crate::config::{Config, Merge, Mode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{self, MemoryBudget};
 use crate::pipeline::{GraphReport, Workers};
@@ -70,6 +70,7 @@ impl<'a> Session<'a> {
         let source = read::open(input, &config.source)?;
         let mut config = config;
         config.calibration = config.calibration.or(source.info().calibration);
+        config.check_calibration()?;
         let fingerprint = Fingerprint::of(&*source)?;
         let folder = cache_folder(input, &config);
         let found = if fresh { Found::Nothing } else { choose(&folder, &base_name(input), &fingerprint, &config)? };
@@ -112,6 +113,7 @@ impl<'a> Session<'a> {
         let stored: Config = serde_json::from_value(cache.manifest().config.clone())
             .map_err(|e| Error::cache(path, format!("its configuration is damaged: {e}")))?;
         let config = stored.with_settings(settings.iter().map(String::as_str))?;
+        config.check_calibration()?;
         let input = cache.manifest().source.path.clone();
         let session = Self::assemble(None, input, config, cache, (progress, cancel), true)?;
         session.forget_what_changed()?;
@@ -407,7 +409,8 @@ fn request<'c>(
         held_bytes: source.map_or(0, FrameSource::held_bytes) as u64,
         mode: config.run.mode,
         precision: config.run.precision,
-        upscale: config.reconstruct.upscale.factor(),
+        upscale: steps::upscale_factor(config, disk),
+        half_sets: config.merge() != Merge::Nearest,
         memory: memory_limit(config),
         workers: config.run.workers.unwrap_or_else(cores),
         free_disk: None,

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cache::Step;
-use crate::config::{Config, Method};
+use crate::config::{Config, Merge, Method};
 
 /// The parameters that a step itself depends on (not those of earlier steps), with the names of the configuration.
 pub(super) fn of(step: Step, config: &Config) -> Value {
@@ -25,16 +25,42 @@ pub(super) fn of(step: Step, config: &Config) -> Value {
         Step::Correlate => json!({"align.reference_smoothing": c.align.reference_smoothing}),
         Step::Peaks => json!({}),
         Step::Shifts if c.align.method == Method::Parametric => {
-            json!({"align.method": "parametric", "align.refine": c.align.refine, "calibration": c.calibration})
+            json!({
+                "align.method": "parametric",
+                "align.refine": c.align.refine,
+                "calibration": c.calibration,
+                "disk.bad_pixels": c.disk.bad_pixels,
+                "disk.exclude": c.disk.exclude,
+            })
         }
         Step::Shifts => json!({"align.method": "classic"}),
-        Step::Reconstruct => json!({
-            "reconstruct.upscale": c.reconstruct.upscale.factor(),
-            "reconstruct.merge": if c.merges_in_fourier_domain() { "fourier" } else { "nearest" },
-            "reconstruct.detector_radius": c.reconstruct.detector_radius,
-            "reconstruct.quality_threshold": c.reconstruct.quality_threshold,
-        }),
+        Step::Reconstruct => reconstruct(c),
     }
+}
+
+fn reconstruct(c: &Config) -> Value {
+    let (r, merge) = (&c.reconstruct, c.merge());
+    let mut keys = json!({
+        "reconstruct.upscale": r.upscale,
+        "reconstruct.merge": merge,
+        "reconstruct.detector_radius": r.detector_radius,
+        "reconstruct.quality_threshold": r.quality_threshold,
+    });
+    // What the nearest merge does not look at is not to make its images again.
+    if merge != Merge::Nearest {
+        keys["calibration"] = json!([
+            c.calibration.energy_ev,
+            c.calibration.semiangle_mrad,
+            c.calibration.scan_step_angstrom,
+            c.calibration.detector_mrad_per_px,
+        ]);
+        keys["reconstruct.contrast"] = json!(r.contrast);
+        keys["reconstruct.depths_angstrom"] = json!(r.depths_angstrom);
+    }
+    if merge == Merge::Bilinear {
+        keys["reconstruct.kde_sigma"] = json!(r.kde_sigma);
+    }
+    keys
 }
 
 /// Names of the parameters that differ.
@@ -56,6 +82,10 @@ mod tests {
         let mut config = Config::default();
         config.reconstruct.detector_radius = 7;
         assert_eq!(changed_keys(&before, &of(Step::Reconstruct, &config)), ["reconstruct.detector_radius"]);
+        config.disk.exclude.push([3, 4]);
+        assert_eq!(of(Step::Shifts, &config), of(Step::Shifts, &Config::default()), "the classic method ignores it");
+        config.align.method = Method::Parametric;
+        assert_ne!(of(Step::Shifts, &config), of(Step::Shifts, &Config::default()));
         assert_eq!(of(Step::Correlate, &config), of(Step::Correlate, &Config::default()));
     }
 }

@@ -8,7 +8,7 @@ use crate::axes::{Image, Sample};
 use crate::cache::{Extra, Manifest, Step, WorkingCache};
 use crate::config::{Config, Precision};
 use crate::error::{Error, Result};
-use crate::steps::{AberrationFit, BrightDisk};
+use crate::steps::{AberrationFit, BrightDisk, ImageReport, upscale_factor};
 use crate::store::ChunkedArray;
 
 /// The results of a finished run with everything needed to write them down.
@@ -22,6 +22,8 @@ pub struct Results {
     pub disk: BrightDisk,
     /// The fitted aberrations, when the shifts are those of a model.
     pub fit: Option<AberrationFit>,
+    /// How finely the image is sampled and what it resolves.
+    pub report: ImageReport,
     /// Mean over all frames, `[det row, det col]`.
     pub mean_pattern: Image,
     /// Row shifts, `[crop row, crop col]`, absolute.
@@ -58,11 +60,13 @@ impl Results {
         }
         let damaged = |what: &str, e: serde_json::Error| Error::cache(path, format!("its {what} is damaged: {e}"));
         let disk = manifest.results.get(&Step::Detect).cloned().unwrap_or_default();
+        let made = manifest.results.get(&Step::Reconstruct).cloned().unwrap_or_default();
         let group = cache.group();
         Ok(Self {
             disk: serde_json::from_value(disk).map_err(|e| damaged("disk", e))?,
             config: serde_json::from_value(manifest.config.clone()).map_err(|e| damaged("configuration", e))?,
             fit: manifest.results.get(&Step::Shifts).and_then(|fit| serde_json::from_value(fit.clone()).ok()),
+            report: serde_json::from_value(made).map_err(|e| damaged("image report", e))?,
             mean_pattern: group.read_image("mean_pattern")?,
             shift_y: group.read_image("shift_y")?,
             shift_x: group.read_image("shift_x")?,
@@ -79,6 +83,11 @@ impl Results {
                 .collect::<Result<_>>()?,
             manifest,
         })
+    }
+
+    /// Output pixels per scan step.
+    pub fn upscale(&self) -> usize {
+        self.report.upscale.unwrap_or_else(|| upscale_factor(&self.config, &self.disk))
     }
 
     /// Whether the cache in `path` holds both bigFT and the correlations, complete.

@@ -26,9 +26,9 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// `y, x, quality, zncc` of each detector pixel.
+    /// `y, x, quality, zncc, curvature y, curvature x` of each detector pixel.
     pub(super) fn peaks(crop: DetShape) -> Self {
-        Self::empty("peaks", crop, 4)
+        Self::empty("peaks", crop, 6)
     }
 
     /// `Σ I, Σ I²` of each detector pixel.
@@ -89,7 +89,7 @@ pub(super) struct Written {
 
 /// One row of the peak table.
 pub(super) fn peak_row(peak: &Peak) -> Vec<f64> {
-    vec![peak.y, peak.x, peak.quality, peak.zncc]
+    vec![peak.y, peak.x, peak.quality, peak.zncc, peak.curvature[0], peak.curvature[1]]
 }
 
 /// One row of the sum table.

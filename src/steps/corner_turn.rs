@@ -4,9 +4,9 @@
 //! read ──► turn × workers ──► collect ──► write stack
 //! ```
 //!
-//! `read` fetches blocks of frames; `turn` crops and transposes them and adds up the mean pattern; `collect` puts
-//! blocks together into slabs (a block that is a whole slab passes through) and adds up the sums in the order of the
-//! frames; `write stack` keeps slabs in memory or lets them go once they are in the cache.
+//! `read` fetches blocks of frames; `turn` crops and transposes them and adds up the mean pattern and the crop's
+//! squares; `collect` puts blocks together into slabs (a block that is a whole slab passes through) and adds up the sums
+//! in the order of the frames; `write stack` keeps slabs in memory or lets them go once they are in the cache.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,14 +17,16 @@ use crate::axes::{Crop, DType, DetShape, Endian, Image, ScanShape};
 use crate::cache::Step;
 use crate::config::NanPolicy;
 use crate::error::{Error, Result};
-use crate::kernel::transpose::{BadSamples, RawFrames, Sum, sum_frames, turn};
+use crate::kernel::transpose::{BadSamples, RawFrames, Sum, square_sum, sum_frames, turn};
 use crate::memory::Charge;
 use crate::pipeline::{AlignedBytes, Block, Emitter, Graph, Pool, Pooled};
 use crate::progress::Progress;
 use crate::read::{FrameSource, size_on_disk};
+use crate::steps::bad_pixels::{MAP, look_for_bad_pixels, squares_of_stack};
 use crate::steps::context::RunContext;
+use crate::steps::selection::excluded_pixels;
 use crate::steps::stack::{CroppedStack, Stack, central_pixel, image_of, stack_spec};
-use crate::steps::step1_detect::Detected;
+use crate::steps::step1_detect::{BrightDisk, Detected};
 use crate::store::ChunkedArray;
 use crate::with_sample_type;
 
@@ -106,9 +108,30 @@ struct Turned {
     start: usize,
     frames: usize,
     samples: TurnedSamples,
-    sums: Vec<Sum>,
+    sums: BlockSums,
     bad: BadSamples,
     first_frame: usize,
+}
+
+/// What is added up over the frames.
+#[derive(Clone)]
+struct BlockSums {
+    /// Σ I of each pixel of the whole detector.
+    counts: Vec<Sum>,
+    /// Σ I² of each pixel of the crop.
+    squares: Vec<Sum>,
+}
+
+impl BlockSums {
+    fn zero(geometry: &Geometry) -> Self {
+        let zeros = |len: usize| vec![Sum::default(); len];
+        Self { counts: zeros(geometry.det.len()), squares: zeros(geometry.crop.shape().len()) }
+    }
+
+    fn merge(&mut self, other: Self) {
+        let both = self.counts.iter_mut().zip(other.counts).chain(self.squares.iter_mut().zip(other.squares));
+        both.for_each(|(total, sum)| total.merge(sum));
+    }
 }
 
 enum TurnedSamples {
@@ -179,7 +202,7 @@ impl Block for Turn<'_> {
             det: g.det,
             swap: block.endian == Endian::Big,
         };
-        let mut sums = vec![Sum::default(); g.det.len()];
+        let mut sums = BlockSums::zero(&g);
         let whole = block.start == 0 && block.frames == g.frames_in(block.slab);
         let (samples, bad) = if whole {
             let mut slab = self.slabs.make(out)?;
@@ -203,19 +226,28 @@ impl Block for Turn<'_> {
 }
 
 impl Turn<'_> {
-    fn turn_into(&mut self, raw: &RawFrames<'_>, out: &mut AlignedBytes, line: usize, sums: &mut [Sum]) -> BadSamples {
+    fn turn_into(
+        &mut self,
+        raw: &RawFrames<'_>,
+        out: &mut AlignedBytes,
+        line: usize,
+        sums: &mut BlockSums,
+    ) -> BadSamples {
         let crop = self.geometry.crop;
         with_sample_type!(self.geometry.dtype, S => {
-            let samples = crop.shape().len() * line;
-            turn::<S>(raw, crop, &mut out.cast_mut()[..samples], line, 0);
-            sum_frames::<S>(raw, sums, &mut self.small)
+            let samples = &mut out.cast_mut::<S>()[..crop.shape().len() * line];
+            turn::<S>(raw, crop, samples, line, 0);
+            for (square, image) in sums.squares.iter_mut().zip(samples.chunks_exact(line)) {
+                *square = square_sum(&image[..raw.frames]);
+            }
+            sum_frames::<S>(raw, &mut sums.counts, &mut self.small)
         })
     }
 }
 
 /// Sums over all frames so far.
 struct Totals {
-    sums: Vec<Sum>,
+    sums: BlockSums,
     nan: u64,
     first_nan_frame: Option<usize>,
 }
@@ -226,7 +258,7 @@ struct Collect<'a> {
     /// Slabs that still lack frames, with the number of frames that they have.
     open: BTreeMap<usize, (SlabBuffer, usize)>,
     /// Sums that wait for an earlier block, so that floats are added in the order of the frames.
-    waiting: BTreeMap<usize, Vec<Sum>>,
+    waiting: BTreeMap<usize, BlockSums>,
     next: usize,
     totals: &'a mut Totals,
 }
@@ -243,7 +275,7 @@ impl Block for Collect<'_> {
         }
         self.waiting.insert(block.id, block.sums);
         while let Some(sums) = self.waiting.remove(&self.next) {
-            self.totals.sums.iter_mut().zip(sums).for_each(|(total, sum)| total.merge(sum));
+            self.totals.sums.merge(sums);
             self.next += 1;
         }
         let slab = block.slab;
@@ -311,8 +343,9 @@ impl Block for WriteStack<'_> {
 /// without counts; [`Memory`](crate::error::ErrorKind::Memory), [`Io`](crate::error::ErrorKind::Io).
 pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedStack> {
     let crop = detected.disk.crop;
+    excluded_pixels(ctx)?;
     if ctx.cache().manifest().is_done(Step::Stack) {
-        return open_stack(ctx, crop);
+        return open_stack(ctx, &detected.disk);
     }
     let source = ctx.source()?;
     let info = source.info();
@@ -331,13 +364,13 @@ pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedS
         cache.group().remove("stack")?;
         ChunkedArray::create(cache.group(), spec)?
     };
-    let mut totals = Totals { sums: vec![Sum::default(); info.det.len()], nan: 0, first_nan_frame: None };
+    let mut totals = Totals { sums: BlockSums::zero(&geometry), nan: 0, first_nan_frame: None };
     let (slabs, charge) = run_graph(ctx, source, geometry, &array, &mut totals)?;
     check_samples(ctx, source, &totals)?;
     check_unchanged(source, size)?;
 
     let frames = info.scan.len() as f64;
-    let mean = totals.sums.iter().map(|s| s.value() / frames).collect();
+    let mean = totals.sums.counts.iter().map(|s| s.value() / frames).collect();
     let shape = (info.det.rows, info.det.cols);
     let mean_pattern = Image::from_shape_vec(shape, mean).map_err(|e| Error::bug(e.to_string()))?;
     let stack = match charge {
@@ -345,21 +378,31 @@ pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedS
         None => Stack::open(ctx.cache().group(), info.scan, crop.shape())?,
     };
     let central_image = image_of(&stack, central_pixel(crop.shape()));
+    let bad_pixels = look_for_bad_pixels(ctx, &detected.disk, &mean_pattern, &totals.sums.squares)?;
     let mut cache = ctx.cache();
     cache.group().write_image("mean_pattern", &mean_pattern, ["det_row", "det_col"])?;
     cache.group().write_image("standard_bf", &central_image, ["scan_row", "scan_col"])?;
-    cache.mark_done(Step::Stack, json!({"nan_samples": totals.nan}), false)?;
+    cache.mark_done(Step::Stack, json!({"nan_samples": totals.nan, "bad_pixels": bad_pixels}), false)?;
     Ok(CroppedStack { stack, crop, mean_pattern, central_image })
 }
 
-fn open_stack(ctx: &RunContext<'_>, crop: Crop) -> Result<CroppedStack> {
-    let cache = ctx.cache();
-    Ok(CroppedStack {
-        stack: Stack::open(cache.group(), ctx.scan, crop.shape())?,
-        crop,
-        mean_pattern: cache.group().read_image("mean_pattern")?,
-        central_image: cache.group().read_image("standard_bf")?,
-    })
+fn open_stack(ctx: &RunContext<'_>, disk: &BrightDisk) -> Result<CroppedStack> {
+    let (stack, mean_pattern, central_image, searched) = {
+        let cache = ctx.cache();
+        let searched = cache.manifest().extras.iter().any(|extra| extra.name == MAP);
+        let stack = Stack::open(cache.group(), ctx.scan, disk.crop.shape())?;
+        (stack, cache.group().read_image("mean_pattern")?, cache.group().read_image("standard_bf")?, searched)
+    };
+    if !searched {
+        // Made by a program that did not look for bad pixels yet.
+        let squares = squares_of_stack(ctx, &stack)?;
+        let found = look_for_bad_pixels(ctx, disk, &mean_pattern, &squares)?;
+        ctx.cache().update(|m| {
+            let result = m.results.entry(Step::Stack).or_insert_with(|| json!({}));
+            result["bad_pixels"] = found;
+        })?;
+    }
+    Ok(CroppedStack { stack, crop: disk.crop, mean_pattern, central_image })
 }
 
 type Slabs = (Vec<Arc<AlignedBytes>>, Option<Charge>);
@@ -435,7 +478,7 @@ fn check_samples(ctx: &RunContext<'_>, source: &dyn FrameSource, totals: &Totals
         ctx.progress.warn(&warning);
         ctx.cache().update(|manifest| manifest.warnings.push(warning))?;
     }
-    if totals.sums.iter().all(|s| s.value() == 0.0) {
+    if totals.sums.counts.iter().all(|s| s.value() == 0.0) {
         return Err(Error::input(path, "frames with counts", "only zeros")
             .with_hint("was the beam blanked? `stemstream info` shows what the file says about itself"));
     }

@@ -11,13 +11,15 @@
 //!
 //! [`align`] does `fft` and `correlate` in one pass, which is what a run does; in lean mode nothing of it is written.
 
+mod bad_pixels;
 mod commit;
 mod context;
 mod corner_turn;
 mod engine;
-mod merge_fourier;
+mod merge;
 mod parametric;
 mod refine;
+mod selection;
 mod stack;
 mod step1_detect;
 mod step2_fft;
@@ -28,11 +30,13 @@ mod tile;
 
 pub use context::RunContext;
 pub use corner_turn::corner_turn;
+pub use merge::{Resolution, Resolutions, upscale_factor};
 pub use parametric::{AberrationFit, fit_aberrations};
 pub use refine::{OrderTrial, RefineIteration, RefineReport, refine};
+pub use selection::usable_pixels;
 pub use stack::{CroppedStack, Stack};
 pub use step1_detect::{BrightDisk, Detected, detect};
 pub use step2_fft::{Spectra, fft};
 pub use step3_correlate::{Correlations, align, correlate};
-pub use step4_shifts::{ShiftMaps, find_shifts};
-pub use step5_reconstruct::{Reconstruction, reconstruct};
+pub use step4_shifts::{ShiftMaps, find_shifts, pixel_findings};
+pub use step5_reconstruct::{ImageReport, Reconstruction, reconstruct};

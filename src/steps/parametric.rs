@@ -5,29 +5,42 @@
 //! frequencies, then with a quasi-Newton method over all of them. With a calibration the exact factor of a weak phase
 //! object is tried as well, and kept where it explains the data better.
 
+mod describe;
 mod samples;
 mod search;
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::axes::{Calibration, Image, wavelength_angstrom};
 use crate::error::{Error, Result};
+use crate::kernel::aberrations::Aberrations;
 use crate::kernel::crosspower::Model;
 use crate::steps::context::RunContext;
+use crate::steps::selection::usable_pixels;
 use crate::steps::stack::Stack;
 use crate::steps::step1_detect::BrightDisk;
-use samples::Samples;
+use describe::{Guess, describe};
+use samples::{Band, Samples};
 use search::Fit;
 
 /// Part of the disk's radius that is used: the edge itself is half vacuum.
 const USED_RADIUS: f64 = 0.95;
-/// Frequencies of the fit at most, and of the grid.
+/// Part of the information limit (twice the aperture) up to which the fit looks: beyond it the displaced disks hardly
+/// overlap, and what is folded onto there is stronger than what is there.
+const USED_BAND: f64 = 0.64;
+/// Spectra of the fit at most, and of the grid.
 const MOST_FREQUENCIES: usize = 2500;
+/// Numbers that one evaluation of the fit goes through, at most, and spectra that it needs in any case.
+const MOST_PRODUCTS: usize = 12 << 20;
+const FEWEST_SPECTRA: usize = 300;
 const GRID_FREQUENCIES: usize = 400;
 /// Cycles per scan pixel beyond which the grid would have to be finer than it is.
 const GRID_LIMIT: f64 = 0.25;
 
-/// What the fit found.
+/// What the fit found. Aberrations are in Å on the scan's axes; without a calibration only what scan pixels and detector
+/// pixels can say is known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AberrationFit {
     /// `c1, c2a, c2b` in scan pixels per detector pixel and the rotation in radians, see
@@ -39,22 +52,103 @@ pub struct AberrationFit {
     pub kernel: String,
     /// Cross power over power of the half-sums (at most 1).
     pub coherence: f64,
-    /// Height above the grid's median in robust standard deviations.
+    /// Height above wrong models in robust standard deviations.
     pub significance: f64,
     /// C10 (the negative of the defocus) in Å, with a calibration.
     pub c10_angstrom: Option<f64>,
     /// `[C12a, C12b]` in Å, with a calibration.
     pub c12_angstrom: Option<[f64; 2]>,
-    /// Rotation from detector to scan axes in degrees, between −90 and 90.
+    /// Rotation from detector to scan axes in degrees, between −90 and 90 unless the user's guess says otherwise.
     pub rotation_deg: f64,
     /// The other solution: the same shifts with opposite contrast.
     pub other_branch: String,
+    /// Why this branch and not the other.
+    #[serde(default)]
+    pub branch_reason: String,
+    /// Standard deviations by the name of what they belong to: `c10`, `c12a`, `c12b` (Å; scan pixels per detector pixel
+    /// without a calibration), `rotation` (degrees), and those of higher orders (Å).
+    #[serde(default)]
+    pub standard_deviations: BTreeMap<String, f64>,
+    /// A model elsewhere that explains the data nearly as well, in words.
+    #[serde(default)]
+    pub rival: Option<String>,
+    /// Aberrations of third and higher powers of the angle, where the data show them.
+    #[serde(default)]
+    pub higher: Aberrations,
+    /// What each tried order gained.
+    #[serde(default)]
+    pub orders: Vec<TriedOrder>,
+    /// Angles and lengths of the pixels, with a calibration.
+    #[serde(default)]
+    pub sampling: Option<Sampling>,
+}
+
+/// What an order of aberrations gained where it was not fitted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TriedOrder {
+    /// The order `m` of `Cmn`.
+    pub order: u8,
+    /// Gain of the objective at frequencies that the fit did not see, in standard errors.
+    pub gain: f64,
+    /// Whether it was kept.
+    pub kept: bool,
+}
+
+/// Sizes of the pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// Angle of a detector pixel in radians.
+    pub pixel_rad: f64,
+    /// Scan step in Å.
+    pub step_angstrom: f64,
+    /// Wavelength in Å.
+    pub wavelength_angstrom: f64,
+}
+
+impl Sampling {
+    fn of(ctx: &RunContext<'_>, disk: &BrightDisk) -> Option<Self> {
+        let c = &ctx.config.calibration;
+        Some(Self {
+            pixel_rad: mrad_per_px(c, disk)? * 1e-3,
+            step_angstrom: c.scan_step_angstrom?,
+            wavelength_angstrom: wavelength_angstrom(c.energy_ev?),
+        })
+    }
+
+    /// Å of C10 or C12 per unit of the model's `c1`, `c2a`, `c2b`.
+    fn angstrom(&self) -> f64 {
+        self.step_angstrom / self.pixel_rad
+    }
 }
 
 impl AberrationFit {
+    /// The model up to second order.
+    pub fn model(&self) -> Model {
+        Model { parameters: self.parameters, transposed: self.transposed }
+    }
+
+    /// All aberrations in Å on the scan's axes, with a calibration.
+    pub fn aberrations(&self) -> Option<Aberrations> {
+        let [c1, c2a, c2b, _] = self.parameters;
+        let unit = self.sampling?.angstrom();
+        Some(Aberrations::quadratic(c1 * unit, [c2a * unit, c2b * unit]).plus(&self.higher))
+    }
+
     /// Displacement of a detector pixel's image in scan pixels, for a pixel `[row, col]` from the disk's centre.
     pub fn displacement(&self, k: [f64; 2]) -> [f64; 2] {
-        Model { parameters: self.parameters, transposed: self.transposed }.displacement(k)
+        let d = self.model().displacement(k);
+        let Some(sampling) = self.sampling.filter(|_| !self.higher.is_empty()) else { return d };
+        let angle = self.model().on_scan(k).map(|k| k * sampling.pixel_rad);
+        let s = self.higher.gradient(angle);
+        [d[0] - s[0] / sampling.step_angstrom, d[1] - s[1] / sampling.step_angstrom]
+    }
+
+    /// The even and the odd part of the aberration function `χ` in radians at a frequency `[row, col]` in cycles per
+    /// scan pixel; 0 for an unknown calibration.
+    pub fn chi(&self, q: [f64; 2]) -> (f64, f64) {
+        let (Some(all), Some(s)) = (self.aberrations(), self.sampling) else { return (0.0, 0.0) };
+        let angle = q.map(|q| q / s.step_angstrom * s.wavelength_angstrom);
+        (all.chi_even(angle, s.wavelength_angstrom), all.chi_odd(angle, s.wavelength_angstrom))
     }
 }
 
@@ -64,7 +158,7 @@ impl AberrationFit {
 /// [`Unresolved`](crate::error::ErrorKind::Unresolved) when nothing significant is found or there are too few detector
 /// pixels; [`Memory`](crate::error::ErrorKind::Memory).
 pub fn fit_aberrations(ctx: &RunContext<'_>, disk: &BrightDisk, stack: &Stack) -> Result<AberrationFit> {
-    let pixels = disk_pixels(disk);
+    let pixels = disk_pixels(disk, &usable_pixels(ctx, disk)?);
     if pixels.len() < 12 {
         return Err(Error::unresolved(format!(
             "only {} detector pixels lie inside the disk: too few to fit aberrations",
@@ -73,24 +167,32 @@ pub fn fit_aberrations(ctx: &RunContext<'_>, disk: &BrightDisk, stack: &Stack) -
         .with_hint("use `--set align.method=classic`"));
     }
     ctx.progress.begin("fit", 4 * (pixels.len() * ctx.scan.len()) as u64);
-    let samples = Samples::gather(ctx, stack, disk, &pixels)?;
-    let fine = samples.half_sets(disk, 1, MOST_FREQUENCIES, |_| true);
+    let limit = pixels_per_frequency(ctx, disk).map(|g| USED_BAND * 2.0 * disk.radius / g);
+    let band = Band { limit: limit.unwrap_or(1.0), folded: limit.is_some() };
+    let samples = Samples::gather(ctx, stack, disk, &pixels, band)?;
+    let per_spectrum = if band.folded { 4 } else { 1 };
+    let affordable = (MOST_PRODUCTS / (per_spectrum * pixels.len())).max(FEWEST_SPECTRA);
+    let fine = samples.half_sets(disk, 1, affordable, band);
     let bin = (disk.radius / 10.0).round().max(1.0) as usize;
-    let slow = |q: [f64; 2]| q[0].hypot(q[1]) <= GRID_LIMIT;
-    let coarse = samples.half_sets(disk, bin, GRID_FREQUENCIES, slow);
-    let wide = samples.half_sets(disk, bin, 2 * GRID_FREQUENCIES, |_| true);
-    let fit = ctx.workers.install(|| Fit { ctx, disk, fine: &fine, coarse: &coarse, wide: &wide }.run());
+    let coarse = samples.half_sets(disk, bin, GRID_FREQUENCIES, Band { limit: GRID_LIMIT, folded: false });
+    let wide = samples.half_sets(disk, bin, 2 * GRID_FREQUENCIES, Band { folded: false, ..band });
+    let guess = Guess::of(ctx, disk)?;
+    let search = Fit { ctx, disk, fine: &fine, coarse: &coarse, wide: &wide };
+    let fit = ctx.workers.install(|| -> Result<AberrationFit> {
+        let found = search.run(&guess.models)?;
+        describe(ctx, disk, &fine, &found, &guess)
+    });
     ctx.progress.end();
     fit
 }
 
-/// Crop indices of the detector pixels inside the disk, in order.
-fn disk_pixels(disk: &BrightDisk) -> Vec<usize> {
+/// Crop indices of the usable detector pixels inside the disk, in order.
+fn disk_pixels(disk: &BrightDisk, usable: &[bool]) -> Vec<usize> {
     let shape = disk.crop.shape();
     (0..shape.len())
         .filter(|&p| {
             let [r, c] = from_center(disk, p / shape.cols, p % shape.cols);
-            r.hypot(c) <= USED_RADIUS * disk.radius
+            usable[p] && r.hypot(c) <= USED_RADIUS * disk.radius
         })
         .collect()
 }

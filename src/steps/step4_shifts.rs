@@ -1,11 +1,12 @@
 //! Step 4: shift maps out of the peaks.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::axes::{DetShape, Image};
-use crate::cache::Step;
+use crate::axes::{DetShape, Image, Plane};
+use crate::cache::{Extra, Step};
 use crate::config::Refine;
 use crate::error::{Error, Result};
+use crate::kernel::noise_floor::NoiseFloor;
 use crate::steps::context::RunContext;
 use crate::steps::parametric::{AberrationFit, model_maps};
 use crate::steps::refine::{pixels_in_disk, refine};
@@ -42,7 +43,8 @@ impl ShiftMaps {
 }
 
 /// Collects the peaks into maps and keeps them in the cache. With a fitted model (and the stack that it was fitted to) the
-/// shifts are the model's, refined; quality and `zncc` are those of the peaks all the same.
+/// shifts are the model's, refined; quality, `zncc`, significance and uncertainties are those of the single peaks all the
+/// same.
 ///
 /// # Errors
 /// [`Io`](crate::error::ErrorKind::Io).
@@ -57,21 +59,67 @@ pub fn find_shifts(
     let (mut y, mut x) = fit.map_or_else(|| (map(0), map(1)), |(fit, _)| model_maps(ctx, disk, fit));
     let refined = match fit {
         Some((_, stack)) if ctx.config.align.refine == Refine::Auto => {
-            Some(refine(ctx, disk, stack, &pixels_in_disk(disk), &mut y, &mut x)?)
+            Some(refine(ctx, disk, stack, &pixels_in_disk(ctx, disk)?, &mut y, &mut x)?)
         }
         _ => None,
     };
     let maps = ShiftMaps { y, x, quality: map(2), zncc: map(3) };
+    let noise = publish_confidence(ctx, correlations, &maps.zncc)?;
     let mut cache = ctx.cache();
-    for (name, image) in [("shift_y", &maps.y), ("shift_x", &maps.x), ("quality", &maps.quality), ("zncc", &maps.zncc)]
-    {
+    for (name, image) in [("shift_y", &maps.y), ("shift_x", &maps.x), ("quality", &maps.quality)] {
         cache.group().write_image(name, image, ["det_row", "det_col"])?;
     }
-    let result = fit.map(|(fit, _)| serde_json::to_value(fit)).transpose().map_err(|e| Error::bug(e.to_string()))?;
-    let mut result = result.unwrap_or_else(|| json!({}));
+    let fit = fit.map(|(fit, _)| serde_json::to_value(fit)).transpose().map_err(|e| Error::bug(e.to_string()))?;
+    let mut result = fit.unwrap_or_else(|| json!({}));
+    result["zncc_noise_floor"] = json!(noise.floor());
+    result["independent_positions"] = json!(noise.independent_positions());
     if let Some(report) = refined {
         result["refine"] = serde_json::to_value(report).map_err(|e| Error::bug(e.to_string()))?;
     }
     cache.mark_done(Step::Shifts, result, true)?;
     Ok(maps)
+}
+
+/// Publishes how far each peak stands above noise and how sure its position is.
+fn publish_confidence(ctx: &RunContext<'_>, correlations: &Correlations, zncc: &Image) -> Result<NoiseFloor> {
+    let noise = NoiseFloor::of(&correlations.reference_image);
+    let cols = correlations.crop.cols;
+    let sigma = |axis: usize| {
+        Image::from_shape_fn(zncc.dim(), |(r, c)| {
+            let peak = correlations.peaks.row(r * cols + c);
+            noise.shift_sigma(axis, peak[3], peak[axis] - peak[axis].round(), peak[4 + axis])
+        })
+    };
+    let mut cache = ctx.cache();
+    for (name, title, units, image) in [
+        ("zncc", "Zero-mean normalised correlation with the reference", "", zncc),
+        (
+            "significance",
+            "Standard deviations of the correlation above noise",
+            "",
+            &zncc.mapv(|z| noise.significance(z)),
+        ),
+        ("shift_sigma_y", "Noise of the single row shift", "scan pixels", &sigma(0)),
+        ("shift_sigma_x", "Noise of the single column shift", "scan pixels", &sigma(1)),
+    ] {
+        let (name, title, units) = (name.to_owned(), title.to_owned(), units.to_owned());
+        cache.publish(Extra { name, title, units, plane: Plane::Crop, step: Step::Shifts }, image)?;
+    }
+    Ok(noise)
+}
+
+/// What step 4 and the search for bad pixels remember in the manifest as plain numbers, by name.
+pub fn pixel_findings(shifts: Option<&Value>, stack: Option<&Value>) -> Vec<(String, f64)> {
+    let number = |value: Option<&Value>, name: &str| value.and_then(|v| v[name].as_f64());
+    let bad = stack.map(|s| &s["bad_pixels"]);
+    [
+        ("zncc_noise_floor", number(shifts, "zncc_noise_floor")),
+        ("independent_positions", number(shifts, "independent_positions")),
+        ("dead_pixels", number(bad, "dead")),
+        ("hot_pixels", number(bad, "hot")),
+        ("outlier_pixels", number(bad, "outlier")),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+    .collect()
 }

@@ -1,17 +1,19 @@
 //! Step 5: the super-resolved image.
 
 use rayon::prelude::*;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
-use crate::axes::{DetShape, Image, Sample};
+use crate::axes::{Image, Sample};
 use crate::cache::Step;
-use crate::config::Method;
+use crate::config::{Merge, Method};
 use crate::error::{Error, Result};
 use crate::kernel::upsample::{Band, Grid, Targets, deposit};
 use crate::pipeline::AlignedBytes;
 use crate::steps::context::RunContext;
-use crate::steps::merge_fourier::merge;
-use crate::steps::stack::{CroppedStack, Stack};
+use crate::steps::merge::{Job, Part, Resolutions, add_bright, upscale_factor};
+use crate::steps::parametric::from_center;
+use crate::steps::selection::usable_pixels;
+use crate::steps::stack::CroppedStack;
 use crate::steps::step1_detect::BrightDisk;
 use crate::steps::step4_shifts::ShiftMaps;
 use crate::with_sample_type;
@@ -19,42 +21,51 @@ use crate::with_sample_type;
 /// The result of step 5.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reconstruction {
-    /// Mean of the samples in each output pixel, `[scan rows * f, scan cols * f]`; 0 where there are none. Pixel
-    /// `(f i, f j)` lies at scan position `(i, j)`.
+    /// The merged image, `[scan rows * f, scan cols * f]`; 0 where there are no samples. Pixel `(f i, f j)` lies at scan
+    /// position `(i, j)`.
     pub image: Image,
-    /// Number of samples in each output pixel.
+    /// What stands behind each output pixel: the number of samples (bilinear: after smoothing), or for the Fourier merge,
+    /// in which every image reaches every pixel that it covers, the number of images.
     pub weights: Image,
     /// Sum over the detector pixels of the disk, `[scan rows, scan cols]`.
     pub virtual_bf: Image,
+    /// Numbers about it.
+    pub report: ImageReport,
+}
+
+/// What is kept about the image beside the image.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ImageReport {
     /// Number of detector pixels that were used.
     pub pixels_used: usize,
+    /// Output pixels per scan step.
+    #[serde(default)]
+    pub upscale: Option<usize>,
+    /// What the half-sets of detector pixels resolve, for merges that make them.
+    #[serde(default)]
+    pub resolution: Resolutions,
 }
 
-/// A detector pixel that takes part.
-#[derive(Debug, Clone, Copy)]
-struct Part {
-    pixel: usize,
-    shift: Option<[f64; 2]>,
-    in_disk: bool,
-}
-
-/// Puts every sample of every used detector pixel at the nearest pixel of a finer image, or merges the images in the
-/// Fourier domain (`weights` are then still the numbers of samples nearest to each pixel).
+/// Puts the samples of all used detector pixels together: each at the nearest pixel of a finer image, shared among the
+/// four nearest, or in the Fourier domain. The latter two also make half-sets, and with fitted aberrations and a
+/// calibration phase contrast and images of other depths.
 ///
-/// Used are the pixels of the crop at most `reconstruct.detector_radius` rows and columns from its centre whose
-/// quality is above `reconstruct.quality_threshold`.
+/// Used are, with fitted aberrations, the pixels of the disk; else the pixels of the crop at most
+/// `reconstruct.detector_radius` rows and columns from its centre whose quality is above
+/// `reconstruct.quality_threshold`.
 ///
 /// # Errors
-/// [`Unresolved`](crate::error::ErrorKind::Unresolved) when no detector pixel passes the threshold;
-/// [`Memory`](crate::error::ErrorKind::Memory), [`Io`](crate::error::ErrorKind::Io).
+/// [`Unresolved`](crate::error::ErrorKind::Unresolved) when no detector pixel passes the threshold, or when something is
+/// asked for that needs aberrations and a calibration; [`Memory`](crate::error::ErrorKind::Memory),
+/// [`Io`](crate::error::ErrorKind::Io).
 pub fn reconstruct(
     ctx: &RunContext<'_>,
     disk: &BrightDisk,
     stack: &CroppedStack,
     shifts: &ShiftMaps,
 ) -> Result<Reconstruction> {
-    let parts = choose(ctx, disk, stack.crop.shape(), shifts);
-    let pixels_used = parts.iter().filter(|p| p.shift.is_some()).count();
+    let parts = choose(ctx, disk, &usable_pixels(ctx, disk)?, shifts);
+    let pixels_used = parts.iter().filter(|p| p.peak.is_some()).count();
     if pixels_used == 0 {
         let best = shifts.quality.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let threshold = ctx.config.reconstruct.quality_threshold;
@@ -66,49 +77,61 @@ pub fn reconstruct(
             0.9 * best
         )));
     }
-    let mut result = with_sample_type!(stack.stack.dtype(), S => accumulate::<S>(ctx, &stack.stack, &parts))?;
-    if ctx.config.merges_in_fourier_domain() {
-        let used = shifts_to_apply(ctx, &parts);
-        result.image = with_sample_type!(stack.stack.dtype(), S => merge::<S>(ctx, disk, &stack.stack, &used))?;
-    }
+    let factor = upscale_factor(ctx.config, disk);
+    let job = Job { ctx, disk, stack: &stack.stack, parts: &parts, factor };
+    let result = with_sample_type!(stack.stack.dtype(), S => match ctx.config.merge() {
+        Merge::Nearest | Merge::Auto => accumulate::<S>(&job),
+        Merge::Bilinear | Merge::Fourier => merge::<S>(&job),
+    })?;
     let mut cache = ctx.cache();
     let fine = ["row", "col"];
     cache.group().write_image("superres_image", &result.image, fine)?;
     cache.group().write_image("weights", &result.weights, fine)?;
     cache.group().write_image("virtual_bf", &result.virtual_bf, ["scan_row", "scan_col"])?;
-    cache.mark_done(Step::Reconstruct, json!({"pixels_used": pixels_used}), true)?;
+    let report = serde_json::to_value(result.report).map_err(|e| Error::bug(e.to_string()))?;
+    cache.mark_done(Step::Reconstruct, report, true)?;
     Ok(result)
 }
 
-/// Crop index of each used detector pixel and the shift that brings its image onto the axial one: the negative of where
-/// its correlation peaks.
-fn shifts_to_apply(ctx: &RunContext<'_>, parts: &[Part]) -> Vec<(usize, [f64; 2])> {
-    let none = [(ctx.scan.rows / 2) as f64, (ctx.scan.cols / 2) as f64];
-    let used = parts.iter().filter_map(|part| part.shift.map(|shift| (part.pixel, shift)));
-    used.map(|(pixel, [y, x])| (pixel, [none[0] - y, none[1] - x])).collect()
+/// The merges with half-sets.
+fn merge<S: Sample>(job: &Job<'_>) -> Result<Reconstruction> {
+    let made = job.run::<S>()?;
+    let report = ImageReport { resolution: made.resolutions, ..report(job) };
+    Ok(Reconstruction { image: made.image, weights: made.weights, virtual_bf: virtual_bf(job, made.bright)?, report })
+}
+
+fn report(job: &Job<'_>) -> ImageReport {
+    let pixels_used = job.parts.iter().filter(|p| p.peak.is_some()).count();
+    ImageReport { pixels_used, upscale: Some(job.factor), resolution: Resolutions::default() }
+}
+
+fn virtual_bf(job: &Job<'_>, bright: Vec<f64>) -> Result<Image> {
+    let scan = job.ctx.scan;
+    Image::from_shape_vec((scan.rows, scan.cols), bright).map_err(|e| Error::bug(e.to_string()))
 }
 
 /// The detector pixels that are used for the image, for the virtual bright field, or for both, in order.
-fn choose(ctx: &RunContext<'_>, disk: &BrightDisk, crop: DetShape, shifts: &ShiftMaps) -> Vec<Part> {
+fn choose(ctx: &RunContext<'_>, disk: &BrightDisk, usable: &[bool], shifts: &ShiftMaps) -> Vec<Part> {
     let settings = &ctx.config.reconstruct;
+    let crop = disk.crop.shape();
     let parametric = ctx.config.align.method == Method::Parametric;
     let near = |i: usize, len: usize| i.abs_diff(len / 2) <= settings.detector_radius;
     let mut parts = Vec::new();
     for row in 0..crop.rows {
         for col in 0..crop.cols {
             let at = [row, col];
-            let (dr, dc) =
-                ((row + disk.crop.row0) as f64 - disk.center[0], (col + disk.crop.col0) as f64 - disk.center[1]);
-            let in_disk = dr.hypot(dc) <= disk.radius;
+            let from_center = from_center(disk, row, col);
+            let in_disk = from_center[0].hypot(from_center[1]) <= disk.radius;
             // A dose meter says nothing about a fitted model; the disk does.
             let used = if parametric {
-                in_disk
+                usable[row * crop.cols + col]
             } else {
                 near(row, crop.rows) && near(col, crop.cols) && shifts.quality[at] > settings.quality_threshold
             };
             if used || in_disk {
-                let shift = used.then(|| [shifts.y[at], shifts.x[at]]);
-                parts.push(Part { pixel: row * crop.cols + col, shift, in_disk });
+                let peak = used.then(|| [shifts.y[at], shifts.x[at]]);
+                let (pixel, half) = (row * crop.cols + col, (row + col) % 2);
+                parts.push(Part { pixel, from_center, half, peak, in_disk });
             }
         }
     }
@@ -117,8 +140,9 @@ fn choose(ctx: &RunContext<'_>, disk: &BrightDisk, crop: DetShape, shifts: &Shif
 
 /// Goes through the detector pixels in batches: images are fetched side by side, then bands of output rows are filled
 /// side by side. Every output pixel sees the detector pixels in the same order, whatever the number of workers.
-fn accumulate<S: Sample>(ctx: &RunContext<'_>, stack: &Stack, parts: &[Part]) -> Result<Reconstruction> {
-    let (scan, factor) = (ctx.scan, ctx.config.reconstruct.upscale.factor());
+fn accumulate<S: Sample>(job: &Job<'_>) -> Result<Reconstruction> {
+    let Job { ctx, stack, parts, factor, .. } = *job;
+    let scan = ctx.scan;
     let (grid, n) = (Grid::new(scan, factor), scan.len());
     let (row_len, rows) = (grid.row_len(), grid.native_rows());
     let workers = ctx.workers.count();
@@ -140,7 +164,7 @@ fn accumulate<S: Sample>(ctx: &RunContext<'_>, stack: &Stack, parts: &[Part]) ->
             let jobs = images.par_chunks_mut(n).zip(&mut targets).zip(group);
             jobs.for_each(|((image, targets), part)| {
                 stack.copy_image(part.pixel, image);
-                if let Some([y, x]) = part.shift {
+                if let Some([y, x]) = part.peak {
                     grid.targets(y, x, targets);
                 }
             });
@@ -150,24 +174,16 @@ fn accumulate<S: Sample>(ctx: &RunContext<'_>, stack: &Stack, parts: &[Part]) ->
                 let rows = i * band_rows..i * band_rows + value.len() / row_len;
                 let mut band = Band { rows, value, weight };
                 for ((image, part), targets) in images.chunks_exact(n).zip(group).zip(&targets) {
-                    if part.shift.is_some() {
+                    if part.peak.is_some() {
                         deposit(grid, image, targets, &mut band);
                     }
                 }
             });
-            let piece = n.div_ceil(4 * workers);
-            bright.par_chunks_mut(piece).enumerate().for_each(|(i, bright)| {
-                for (image, _) in images.chunks_exact(n).zip(group).filter(|(_, part)| part.in_disk) {
-                    let samples = &image[i * piece..i * piece + bright.len()];
-                    bright.iter_mut().zip(samples).for_each(|(sum, s)| *sum += s.to_f64());
-                }
-            });
+            add_bright(images, group, &mut bright, 4 * workers);
         });
         ctx.progress.advance((group.len() * image_bytes) as u64);
     }
     ctx.progress.end();
     let (image, weights) = grid.finish(&value, &weight);
-    let virtual_bf = Image::from_shape_vec((scan.rows, scan.cols), bright).map_err(|e| Error::bug(e.to_string()))?;
-    let pixels_used = parts.iter().filter(|p| p.shift.is_some()).count();
-    Ok(Reconstruction { image, weights, virtual_bf, pixels_used })
+    Ok(Reconstruction { image, weights, virtual_bf: virtual_bf(job, bright)?, report: report(job) })
 }

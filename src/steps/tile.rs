@@ -97,6 +97,7 @@ mod tests {
                 mode: Mode::Lean,
                 precision: Precision::F32,
                 upscale: 4,
+                half_sets: false,
                 memory: 1 << 30,
                 workers: 2,
                 free_disk: None,

@@ -74,7 +74,7 @@ pub fn run_watched(input: &Path, config: Config, progress: &dyn Progress, cancel
 
 /// All numbers of a finished run as bits, by array.
 #[derive(Debug, Clone)]
-pub struct Bits(pub BTreeMap<&'static str, Vec<u64>>);
+pub struct Bits(pub BTreeMap<String, Vec<u64>>);
 
 impl Bits {
     /// Reads everything that the cache holds; bigFT and correlations only where they were kept.
@@ -94,7 +94,8 @@ impl Bits {
             ("weights", &results.weights),
         ]
         .into_iter()
-        .map(|(name, image)| (name, image.iter().map(|v| v.to_bits()).collect()))
+        .chain(results.extras.iter().map(|(extra, image)| (extra.name.as_str(), image)))
+        .map(|(name, image)| (name.to_owned(), image.iter().map(|v| v.to_bits()).collect()))
         .collect();
         if results.has_large_arrays() {
             // Detector pixels come tile by tile: order them by their place in the crop.
@@ -104,14 +105,14 @@ impl Bits {
                 Ok(())
             });
             each.expect("bigFT");
-            arrays.insert("bigFT", by_pixel.into_values().flat_map(|v: Vec<u64>| v).collect());
+            arrays.insert("bigFT".to_owned(), by_pixel.into_values().flat_map(|v: Vec<u64>| v).collect());
             let mut by_pixel = BTreeMap::new();
             let each = results.for_each_correlation(cache, |row, col, image| {
                 by_pixel.insert((row, col), image.iter().map(|v| v.to_bits()).collect());
                 Ok(())
             });
             each.expect("correlations");
-            arrays.insert("correlations", by_pixel.into_values().flat_map(|v: Vec<u64>| v).collect());
+            arrays.insert("correlations".to_owned(), by_pixel.into_values().flat_map(|v: Vec<u64>| v).collect());
         }
         let bits = Self(arrays);
         bits.must_mean_something();

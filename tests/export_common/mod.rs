@@ -1,6 +1,8 @@
 //! A small run with known numbers, and the Python interpreter that checks what was written.
 #![allow(dead_code, missing_docs, reason = "each test file uses a part of this")]
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -58,6 +60,31 @@ pub(crate) fn run_of(rows: usize, cols: usize, upscale: usize) -> RunResults {
 
 pub(crate) fn run() -> RunResults {
     run_of(6, 10, 2)
+}
+
+/// A decoded picture: width, height, and red, green, blue of each pixel.
+pub(crate) struct Picture {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    pub(crate) rgb: Vec<u8>,
+}
+
+impl Picture {
+    pub(crate) fn read(path: &Path) -> Self {
+        let mut reader = png::Decoder::new(BufReader::new(File::open(path).unwrap())).read_info().unwrap();
+        let mut rgb = vec![0; reader.output_buffer_size().unwrap()];
+        let info = reader.next_frame(&mut rgb).unwrap();
+        Self { width: info.width as usize, height: info.height as usize, rgb }
+    }
+
+    pub(crate) fn at(&self, x: usize, y: usize) -> [u8; 3] {
+        let start = (y * self.width + x) * 3;
+        [self.rgb[start], self.rgb[start + 1], self.rgb[start + 2]]
+    }
+
+    pub(crate) fn count(&self, color: [u8; 3]) -> usize {
+        self.rgb.chunks(3).filter(|pixel| *pixel == color).count()
+    }
 }
 
 /// Lets one test at a time work with HDF5 files: a process that another test starts would inherit their locks.

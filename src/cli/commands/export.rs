@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::cache::Step;
 use crate::cli::args::ExportArgs;
 use crate::cli::report::{self, Talk};
 use crate::config::EmdTarget;
 use crate::error::{Error, Result};
 use crate::export::{RunResults, Written, write_all};
 use crate::session::{self, Results};
-use crate::steps::AberrationFit;
+use crate::steps::{AberrationFit, pixel_findings};
 
 /// What was written for one run.
 #[derive(Debug)]
@@ -161,6 +162,7 @@ fn write_hdf5(_: &Path, results: &Results, _: &Path, talk: &Talk) -> Result<Opti
 
 fn run_results(results: &Results, timestamp: String, cache_file: Option<String>) -> RunResults {
     let (m, c, disk) = (&results.manifest, &results.config, &results.disk);
+    let pixels = pixel_findings(m.results.get(&Step::Shifts), m.results.get(&Step::Stack));
     RunResults {
         timestamp,
         base_name: session::base_name(&m.source.path),
@@ -170,7 +172,7 @@ fn run_results(results: &Results, timestamp: String, cache_file: Option<String>)
         crop: disk.crop,
         scan: m.scan,
         det: m.det,
-        upscale: c.reconstruct.upscale.factor(),
+        upscale: results.upscale(),
         reference_smoothing: c.align.reference_smoothing,
         detector_radius: c.reconstruct.detector_radius,
         quality_threshold: c.reconstruct.quality_threshold,
@@ -189,13 +191,26 @@ fn run_results(results: &Results, timestamp: String, cache_file: Option<String>)
         weights: results.weights.clone(),
         extras: results.extras.clone(),
         curves: m.curves.clone(),
-        findings: results.fit.as_ref().map(findings).unwrap_or_default(),
+        findings: findings(results).into_iter().chain(pixels).collect(),
         warnings: m.warnings.clone(),
     }
 }
 
-/// What the fit found, as attributes of the run's parameters.
-fn findings(fit: &AberrationFit) -> Vec<(String, f64)> {
+/// What the run found, as attributes of its parameters.
+fn findings(results: &Results) -> Vec<(String, f64)> {
+    let mut found = results.fit.as_ref().map(of_fit).unwrap_or_default();
+    let r = &results.report.resolution;
+    for (resolution, suffix) in [(r.image, ""), (r.ssb, "_ssb")] {
+        let Some(resolution) = resolution else { continue };
+        let unit = if resolution.scan_step_angstrom.is_some() { "_angstrom" } else { "" };
+        for (name, period) in ["resolution_half_bit", "resolution_one_seventh"].into_iter().zip(resolution.periods()) {
+            found.extend(period.map(|period| (format!("{name}{suffix}{unit}"), period)));
+        }
+    }
+    found
+}
+
+fn of_fit(fit: &AberrationFit) -> Vec<(String, f64)> {
     let mut found = vec![
         ("fit_rotation_deg".to_owned(), fit.rotation_deg),
         ("fit_transposed".to_owned(), f64::from(u8::from(fit.transposed))),

@@ -61,6 +61,7 @@ fn one(input: &Path, config: &Config, args: &RunArgs, talk: &Talk, cancel: &Canc
     if let Some(fit) = &results.fit {
         tell_fit(fit, talk);
     }
+    tell_resolution(&results, talk);
     let existing = results.manifest.exports.get("hdf5").filter(|p| p.is_file() && config.export.hdf5).cloned();
     let outcome = export::write(&cache, &results, timestamp, existing, talk)?;
     if let Some(hdf5) = &outcome.hdf5
@@ -87,6 +88,16 @@ fn tell_fit(fit: &AberrationFit, talk: &Talk) {
         "aberrations: {size}, rotation {:.2}°{detector} ({} kernel, significance {:.0}); equally possible: {}",
         fit.rotation_deg, fit.kernel, fit.significance, fit.other_branch
     ));
+}
+
+fn tell_resolution(results: &Results, talk: &Talk) {
+    let resolution = &results.report.resolution;
+    if let Some(image) = resolution.image {
+        talk.note(&format!("resolution {}", image.sentence()));
+    }
+    if let Some(ssb) = resolution.ssb {
+        talk.note(&format!("resolution of the phase {}", ssb.sentence()));
+    }
 }
 
 fn bottlenecks(session: &Session<'_>, talk: &Talk) {

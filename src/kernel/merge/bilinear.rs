@@ -34,6 +34,20 @@ pub struct Totals {
     images: usize,
 }
 
+impl Totals {
+    /// Adds those of other images.
+    pub fn absorb(&mut self, other: &Self) {
+        self.weight += other.weight;
+        self.mean += other.mean;
+        self.images += other.images;
+    }
+
+    /// Images counted so far.
+    pub fn images(&self) -> usize {
+        self.images
+    }
+}
+
 /// Where one image goes and with which weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Placement {
@@ -84,7 +98,7 @@ impl SplatGrid {
 
     /// Smooths value and weight with a Gaussian of `smoothing` scan pixels and divides: the image, in the units of the
     /// images, and the weight of each pixel relative to the average, both `[scan rows * f, scan cols * f]`. Pixels
-    /// without weight are 0.
+    /// without weight are 0. Values and weights of several sets of images may be added up before, if their totals are.
     ///
     /// # Panics
     /// When the buffers do not cover all output rows.

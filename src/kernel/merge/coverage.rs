@@ -30,20 +30,26 @@ impl Coverage {
         }
     }
 
+    /// Adds the rectangles of other images of the same scan.
+    pub(super) fn absorb(&mut self, other: &Self) {
+        self.corners += &other.corners;
+    }
+
     /// The sum of weights over each output pixel, `[scan rows * f, scan cols * f]`.
-    pub(super) fn finish(mut self) -> Image {
-        let (rows, cols) = self.corners.dim();
+    pub(super) fn finish(&self) -> Image {
+        let mut sums = self.corners.clone();
+        let (rows, cols) = sums.dim();
         for r in 0..rows {
             for c in 1..cols {
-                self.corners[[r, c]] += self.corners[[r, c - 1]];
+                sums[[r, c]] += sums[[r, c - 1]];
             }
         }
         for r in 1..rows {
             for c in 0..cols {
-                self.corners[[r, c]] += self.corners[[r - 1, c]];
+                sums[[r, c]] += sums[[r - 1, c]];
             }
         }
-        self.corners.slice_move(ndarray::s![..rows - 2, ..cols - 2])
+        sums.slice_move(ndarray::s![..rows - 2, ..cols - 2])
     }
 }
 

@@ -40,6 +40,10 @@ use crate::kernel::fft2::Fft2;
 use crate::kernel::forward::fast_len;
 use crate::kernel::real::Real;
 
+mod side_bands;
+
+pub use side_bands::{Circle, SideBands};
+
 /// Below this part of the total weight a pixel at the edge fades to the mean instead of being divided further up.
 const LEAST_COVERAGE: f64 = 0.1;
 /// Scan pixels of pad beyond the largest shift, in which the ringing of the edges decays.
@@ -109,22 +113,61 @@ fn frequency(index: usize, padded: usize, factor: usize) -> f64 {
     signed / padded as f64
 }
 
+/// The phase factors that shift an image, on the frequencies of the output.
+#[derive(Debug, Clone)]
+pub struct Phases<T: Real> {
+    grid: FourierGrid,
+    shift: [f64; 2],
+    /// Real and imaginary parts for each output row.
+    rows: [Vec<T>; 2],
+    /// One for each summed output column.
+    cols: Vec<Complex<T>>,
+}
+
+impl<T: Real> Phases<T> {
+    /// Buffers for the shifts of a grid.
+    pub fn new(grid: FourierGrid) -> Self {
+        let rows = [(); 2].map(|()| vec![T::zero(); grid.fine().rows]);
+        Self { grid, shift: [0.0; 2], rows, cols: vec![Complex::default(); grid.lines()] }
+    }
+
+    /// Makes the factors of a shift to apply (`[row, col]`, scan pixels). `false`, and nothing changed, when it is beyond
+    /// what the grid was made for.
+    pub fn set(&mut self, shift: [f64; 2]) -> bool {
+        if !self.grid.allows(shift) {
+            return false;
+        }
+        self.shift = shift;
+        let padded = self.grid.padded;
+        for index in 0..self.rows[0].len() {
+            let z = self.factor(index, padded.rows, shift[0]);
+            (self.rows[0][index], self.rows[1][index]) = (z.re, z.im);
+        }
+        for index in 0..self.cols.len() {
+            self.cols[index] = self.factor(index, padded.cols, shift[1]);
+        }
+        true
+    }
+
+    fn factor(&self, index: usize, padded: usize, shift: f64) -> Complex<T> {
+        let (sin, cos) = (std::f64::consts::TAU * frequency(index, padded, self.grid.factor) * shift).sin_cos();
+        let nyquist = 2 * index == padded * self.grid.factor;
+        Complex::new(T::round_from(cos), T::round_from(if nyquist { 0.0 } else { -sin }))
+    }
+}
+
 /// One detector pixel's image, transformed, with the phase factors of its shift. Its buffers are used again.
 #[derive(Debug)]
 pub struct ShiftedSpectrum<T: Real> {
     grid: FourierGrid,
     fft: Fft2<T>,
-    shift: [f64; 2],
+    phases: Phases<T>,
     weight: f64,
     mean: f64,
     /// Transposed: `[col, row]` of the padded scan.
     spectrum: Vec<Complex<T>>,
     work: Vec<Complex<T>>,
     scratch: Vec<Complex<T>>,
-    /// Real and imaginary parts for each output row.
-    row_phases: [Vec<T>; 2],
-    /// One for each summed output column.
-    col_phases: Vec<Complex<T>>,
 }
 
 impl<T: Real> ShiftedSpectrum<T> {
@@ -138,14 +181,12 @@ impl<T: Real> ShiftedSpectrum<T> {
         Self {
             grid,
             fft: fft.clone(),
-            shift: [0.0; 2],
+            phases: Phases::new(grid),
             weight: 0.0,
             mean: 0.0,
             spectrum: zeros(),
             work: zeros(),
             scratch: vec![Complex::default(); fft.scratch_len()],
-            row_phases: [(); 2].map(|()| vec![T::zero(); grid.fine().rows]),
-            col_phases: vec![Complex::default(); grid.lines()],
         }
     }
 
@@ -159,10 +200,11 @@ impl<T: Real> ShiftedSpectrum<T> {
         let (scan, padded) = (self.grid.scan, self.grid.padded);
         assert_eq!(image.len(), scan.len(), "image of a wrong size");
         self.weight = 0.0;
-        let Some(mean) = gain(image).filter(|_| self.grid.allows(shift) && weight > 0.0 && weight.is_finite()) else {
+        let Some(mean) = gain(image).filter(|_| weight > 0.0 && weight.is_finite()) else { return false };
+        if !self.phases.set(shift) {
             return false;
-        };
-        (self.shift, self.weight, self.mean) = (shift, weight, mean);
+        }
+        (self.weight, self.mean) = (weight, mean);
         self.work.fill(Complex::default());
         for (to, from) in self.work.chunks_exact_mut(padded.cols).zip(image.chunks_exact(scan.cols)) {
             for (z, sample) in to.iter_mut().zip(from) {
@@ -170,20 +212,17 @@ impl<T: Real> ShiftedSpectrum<T> {
             }
         }
         self.fft.forward(&mut self.work, &mut self.spectrum, &mut self.scratch);
-        for index in 0..self.row_phases[0].len() {
-            let z = self.phase(index, padded.rows, shift[0]);
-            (self.row_phases[0][index], self.row_phases[1][index]) = (z.re, z.im);
-        }
-        for index in 0..self.col_phases.len() {
-            self.col_phases[index] = self.phase(index, padded.cols, shift[1]);
-        }
         true
     }
 
-    fn phase(&self, index: usize, padded: usize, shift: f64) -> Complex<T> {
-        let (sin, cos) = (std::f64::consts::TAU * frequency(index, padded, self.grid.factor) * shift).sin_cos();
-        let nyquist = 2 * index == padded * self.grid.factor;
-        Complex::new(T::round_from(cos), T::round_from(if nyquist { 0.0 } else { -sin }))
+    /// The statistical weight of the loaded image; 0 where nothing is to be added.
+    pub fn weight(&self) -> f64 {
+        self.weight
+    }
+
+    /// The factors of the loaded image's shift.
+    pub fn phases(&self) -> &Phases<T> {
+        &self.phases
     }
 }
 
@@ -200,22 +239,54 @@ impl<T: Real> Band<'_, T> {
     /// Adds one image to this band. Every image must be added to every band in the same order, and
     /// [noted](FourierMerge::note) once.
     pub fn add(&mut self, image: &ShiftedSpectrum<T>) {
+        self.add_at(image, &image.phases);
+    }
+
+    /// As [`add`](Self::add), with another shift than the image was loaded with.
+    pub fn add_at(&mut self, image: &ShiftedSpectrum<T>, phases: &Phases<T>) {
+        let whole = 0..self.grid.line_len() / 2;
+        self.add_rows(image, phases, |_| [whole.clone(), 0..0]);
+    }
+
+    /// As [`add`](Self::add), only the frequencies within a circle.
+    pub fn add_within(&mut self, image: &ShiftedSpectrum<T>, circle: &Circle) {
+        let grid = self.grid;
+        self.add_rows(image, &image.phases, |line| circle.runs(grid, line));
+    }
+
+    /// Adds the rows that `runs` says for each line.
+    fn add_rows(&mut self, image: &ShiftedSpectrum<T>, phases: &Phases<T>, runs: impl Fn(usize) -> [Range<usize>; 2]) {
         if image.weight == 0.0 {
             return;
         }
         let (rows, len) = (self.grid.padded.rows, self.grid.line_len());
         let [turned_re, turned_im] = &mut self.turned;
         for (line, sum) in self.lines.clone().zip(self.sum.chunks_exact_mut(len)) {
+            let runs = runs(line);
+            if runs.iter().all(Range::is_empty) {
+                continue;
+            }
             let col = line % self.grid.padded.cols;
-            let phase = image.col_phases[line];
+            let phase = phases.cols[line];
             for ((z, re), im) in image.spectrum[col * rows..].iter().zip(&mut *turned_re).zip(&mut *turned_im) {
                 let turned = z * phase;
                 (*re, *im) = (turned.re, turned.im);
             }
             let (sum_re, sum_im) = sum.split_at_mut(len / 2);
-            let phases = image.row_phases[0].chunks_exact(rows).zip(image.row_phases[1].chunks_exact(rows));
-            for ((re, im), phases) in sum_re.chunks_exact_mut(rows).zip(sum_im.chunks_exact_mut(rows)).zip(phases) {
-                add_product(re, im, (turned_re, turned_im), phases);
+            for run in runs {
+                // The spectrum repeats itself every `rows` rows.
+                let mut first = run.start;
+                while first < run.end {
+                    let end = run.end.min((first / rows + 1) * rows);
+                    let (at, from) = (first..end, first % rows..first % rows + (end - first));
+                    add_product(
+                        &mut sum_re[at.clone()],
+                        &mut sum_im[at.clone()],
+                        (&turned_re[from.clone()], &turned_im[from]),
+                        (&phases.rows[0][at.clone()], &phases.rows[1][at]),
+                    );
+                    first = end;
+                }
             }
         }
     }
@@ -258,12 +329,30 @@ impl<T: Real> FourierMerge<T> {
 
     /// Counts an image that is added to the bands one by one.
     pub fn note(&mut self, image: &ShiftedSpectrum<T>) {
+        self.note_at(image, &image.phases);
+    }
+
+    /// As [`note`](Self::note), for an image that is added with [another shift](Band::add_at).
+    pub fn note_at(&mut self, image: &ShiftedSpectrum<T>, phases: &Phases<T>) {
         if image.weight > 0.0 {
             self.weight += image.weight;
             self.mean += image.mean;
             self.images += 1;
-            self.coverage.add(image.shift, image.weight);
+            self.coverage.add(phases.shift, image.weight);
         }
+    }
+
+    /// Adds the sum over other images on the same grid.
+    ///
+    /// # Panics
+    /// When the grids differ.
+    pub fn absorb(&mut self, other: &Self) {
+        assert_eq!(self.grid, other.grid, "sums of different grids");
+        self.sum.iter_mut().zip(&other.sum).for_each(|(a, b)| *a = *a + *b);
+        self.coverage.absorb(&other.coverage);
+        self.weight += other.weight;
+        self.mean += other.mean;
+        self.images += other.images;
     }
 
     /// The sums as bands of `lines` columns (the last may have less), which may be filled at once.
@@ -285,22 +374,22 @@ impl<T: Real> FourierMerge<T> {
         self.images
     }
 
+    /// How many images cover each output pixel, weighted: the number of images where all do, less towards the edges.
+    /// `[scan rows * f, scan cols * f]`.
+    pub fn effective_images(&self) -> Image {
+        let per_weight = if self.weight > 0.0 { self.images as f64 / self.weight } else { 0.0 };
+        self.coverage.finish().mapv_into(|cover| cover.max(0.0) * per_weight)
+    }
+
     /// The merged image `[scan rows * f, scan cols * f]`, in the units of the images: its mean is the mean of their
     /// means. Frequencies above `limit` (cycles per scan pixel) are left out. Without any image all is zero.
-    pub fn finish(self, limit: Option<f64>) -> Image {
-        let (grid, fine) = (self.grid, self.grid.fine());
-        let shape = (grid.scan.rows * grid.factor, grid.scan.cols * grid.factor);
+    pub fn finish(&self, limit: Option<f64>) -> Image {
+        let grid = self.grid;
         if self.images == 0 {
-            return Image::zeros(shape);
+            return Image::zeros((grid.scan.rows * grid.factor, grid.scan.cols * grid.factor));
         }
-        let fft = Fft2::<T>::new(fine);
-        let mut spectrum = self.spectrum(limit);
-        let mut merged = vec![Complex::default(); fine.len()];
-        fft.inverse(&mut spectrum, &mut merged, &mut vec![Complex::default(); fft.scratch_len()]);
-        drop(spectrum);
-        // The inverse carries 1 / fine.len(); f² restores the level, as a sample now covers f² pixels.
-        let scale = 1.0 / (grid.padded.len() as f64 * self.weight);
-        let mut image = Image::from_shape_fn(shape, |(r, c)| merged[r * fine.cols + c].re.widen() * scale);
+        // f² restores the level, as a sample now covers f² pixels.
+        let mut image = grid.image(&self.sum, limit, 1.0 / (grid.padded.len() as f64 * self.weight));
         if grid.max_shift.is_some() {
             let coverage = self.coverage.finish();
             image.zip_mut_with(&coverage, |v, cover| *v /= (cover / self.weight).max(LEAST_COVERAGE));
@@ -308,18 +397,32 @@ impl<T: Real> FourierMerge<T> {
         let (offset, mean) = (image.sum() / image.len() as f64, self.mean / self.images as f64);
         image.mapv_into(|v| mean * (1.0 + v - offset))
     }
+}
+
+impl FourierGrid {
+    /// The real image of a half spectrum times `scale`, without the pad.
+    fn image<T: Real>(self, half: &[T], limit: Option<f64>, scale: f64) -> Image {
+        let fine = self.fine();
+        let shape = (self.scan.rows * self.factor, self.scan.cols * self.factor);
+        let fft = Fft2::<T>::new(fine);
+        let mut spectrum = self.spectrum(half, limit);
+        let mut merged = vec![Complex::default(); fine.len()];
+        fft.inverse(&mut spectrum, &mut merged, &mut vec![Complex::default(); fft.scratch_len()]);
+        drop(spectrum);
+        Image::from_shape_fn(shape, |(r, c)| merged[r * fine.cols + c].re.widen() * scale)
+    }
 
     /// The whole spectrum from its half, transposed: `[col, row]`.
-    fn spectrum(&self, limit: Option<f64>) -> Vec<Complex<T>> {
-        let (grid, fine) = (self.grid, self.grid.fine());
+    fn spectrum<T: Real>(self, half: &[T], limit: Option<f64>) -> Vec<Complex<T>> {
+        let fine = self.fine();
         let mut spectrum = vec![Complex::default(); fine.len()];
         for (c, line) in spectrum.chunks_exact_mut(fine.rows).enumerate() {
-            let mirrored = c >= grid.lines();
+            let mirrored = c >= self.lines();
             let from = if mirrored { fine.cols - c } else { c };
-            let (re, im) = self.sum[from * grid.line_len()..][..grid.line_len()].split_at(fine.rows);
-            let q_col = frequency(c, grid.padded.cols, grid.factor);
+            let (re, im) = half[from * self.line_len()..][..self.line_len()].split_at(fine.rows);
+            let q_col = frequency(c, self.padded.cols, self.factor);
             for (r, z) in line.iter_mut().enumerate() {
-                let q_row = frequency(r, grid.padded.rows, grid.factor);
+                let q_row = frequency(r, self.padded.rows, self.factor);
                 if limit.is_none_or(|limit| q_row.hypot(q_col) <= limit) {
                     let at = if mirrored { (fine.rows - r) % fine.rows } else { r };
                     *z = Complex::new(re[at], if mirrored { -im[at] } else { im[at] });

@@ -29,7 +29,13 @@ pub(super) struct Samples {
 }
 
 impl Samples {
-    pub(super) fn gather(ctx: &RunContext<'_>, stack: &Stack, disk: &BrightDisk, pixels: &[usize]) -> Result<Self> {
+    pub(super) fn gather(
+        ctx: &RunContext<'_>,
+        stack: &Stack,
+        disk: &BrightDisk,
+        pixels: &[usize],
+        band: Band,
+    ) -> Result<Self> {
         let window = edge_window(ctx);
         let fft = Fft2::<f32>::new(ctx.scan);
         let crop = disk.crop.shape();
@@ -38,13 +44,14 @@ impl Samples {
         let power = each_spectrum(ctx, stack, &fft, &window, (crop, &few), |spectrum, mirrored| {
             all.iter().map(|&(i, m)| f64::from(spectrum(i, m, mirrored).norm_sqr())).collect::<Vec<_>>()
         })?;
-        let mut order: Vec<usize> = (0..all.len()).collect();
+        let mut order: Vec<usize> =
+            (0..all.len()).filter(|&i| !band.unfold(frequency(ctx, all[i].0)).is_empty()).collect();
         let total = |i: &usize| power.iter().map(|p| p[*i]).sum::<f64>();
-        let totals: Vec<f64> = order.iter().map(total).collect();
+        let totals: Vec<f64> = (0..all.len()).map(|i| total(&i)).collect();
         order.sort_by(|a, b| totals[*b].total_cmp(&totals[*a]).then(a.cmp(b)));
         let room = ctx.budget.limit().saturating_sub(ctx.budget.used()) / 3;
         let bytes = 3 * size_of::<Complex<f32>>() as u64 * pixels.len() as u64;
-        let count = ((room / bytes) as usize).clamp(64, MOST_FREQUENCIES).min(all.len());
+        let count = ((room / bytes) as usize).clamp(64, MOST_FREQUENCIES).min(order.len());
         order.truncate(count);
         let _charge = ctx.budget.charge(bytes * count as u64, "spectra of the fit")?;
         let chosen: Vec<_> = order.iter().map(|&i| all[i]).collect();
@@ -55,17 +62,12 @@ impl Samples {
         Ok(Self { pixels: pixels.to_vec(), frequencies, spectra: rows.concat() })
     }
 
-    /// The two colours of bins of `bin` × `bin` detector pixels, at the strongest frequencies that `take` accepts.
-    pub(super) fn half_sets(
-        &self,
-        disk: &BrightDisk,
-        bin: usize,
-        most: usize,
-        take: impl Fn([f64; 2]) -> bool,
-    ) -> HalfSets {
+    /// The two colours of bins of `bin` × `bin` detector pixels, at the `most` strongest spectra that have a frequency
+    /// in `band`.
+    pub(super) fn half_sets(&self, disk: &BrightDisk, bin: usize, most: usize, band: Band) -> HalfSets {
         let cols = disk.crop.shape().cols;
-        let chosen: Vec<usize> =
-            (0..self.frequencies.len()).filter(|&i| take(self.frequencies[i])).take(most).collect();
+        let all = (0..self.frequencies.len()).map(|i| (i, band.unfold(self.frequencies[i])));
+        let chosen: Vec<_> = all.filter(|(_, unfolded)| !unfolded.is_empty()).take(most).collect();
         // Bins in order of row and column; only whole ones.
         let mut bins: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
         for (place, pixel) in self.pixels.iter().enumerate() {
@@ -89,7 +91,7 @@ impl Samples {
                 last = Some((*row, *col));
             }
             let mut spectra = Vec::with_capacity(chosen.len() * members.len());
-            for &frequency in &chosen {
+            for (frequency, _) in &chosen {
                 for (_, places) in &members {
                     let all = places.iter().map(|&p| self.spectra[p * self.frequencies.len() + frequency]);
                     spectra.push(all.sum());
@@ -97,8 +99,27 @@ impl Samples {
             }
             Half { runs, pixels: members.len(), spectra }
         });
-        let frequencies = chosen.iter().map(|&i| self.frequencies[i]).collect();
-        HalfSets { frequencies, spacing: 2.0 * bin as f64, halves }
+        let unfolded = chosen.iter().enumerate().flat_map(|(i, (_, q))| q.iter().map(move |q| (*q, i)));
+        let (frequencies, spectrum_of) = unfolded.unzip();
+        HalfSets { frequencies, spectrum_of, spacing: 2.0 * bin as f64, halves }
+    }
+}
+
+/// Which frequencies are used, in cycles per scan pixel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Band {
+    /// The highest one.
+    pub(super) limit: f64,
+    /// Whether those beyond the scan's Nyquist frequency are used, up to twice that on each axis.
+    pub(super) folded: bool,
+}
+
+impl Band {
+    /// The frequencies of the band that the scan folds onto `q`.
+    fn unfold(self, q: [f64; 2]) -> Vec<[f64; 2]> {
+        let periods: &[f64] = if self.folded { &[-1.0, 0.0, 1.0] } else { &[0.0] };
+        let all = periods.iter().flat_map(|r| periods.iter().map(move |c| [q[0] + r, q[1] + c]));
+        all.filter(|q| q[0].abs() <= 1.0 && q[1].abs() <= 1.0 && q[0].hypot(q[1]) <= self.limit).collect()
     }
 }
 

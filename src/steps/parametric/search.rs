@@ -1,24 +1,35 @@
-//! The search: a grid, a quasi-Newton method from its best points, and the decision between the two kernels.
+//! The search: a grid, a quasi-Newton method from its best points, and what its height and its rivals say.
 
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::kernel::crosspower::{HalfSets, Kernel, Model, Objective, Parameters, objective};
 use crate::steps::context::RunContext;
-use crate::steps::parametric::{AberrationFit, mrad_per_px, pixels_per_frequency};
+use crate::steps::parametric::{GRID_LIMIT, pixels_per_frequency};
 use crate::steps::step1_detect::BrightDisk;
 
 /// Frequencies of one parallel piece: fixed, so that sums do not depend on the number of threads.
 const PIECE: usize = 64;
 /// The best fit must stand this many robust standard deviations above wrong ones.
 const SIGNIFICANT: f64 = 8.0;
-/// Points of the grid from which the search goes on.
-const CANDIDATES: usize = 5;
-/// Iterations from each of them, and from the best.
-const FIRST_ITERATIONS: usize = 8;
+/// Points of each grid from which the search goes on.
+const CANDIDATES: usize = 6;
+/// How many maxima are looked at with all detector pixels, and the share of the best one's objective that they need.
+const FINALISTS: usize = 3;
+const HOPEFUL: f64 = 0.6;
+/// Iterations from each of them with binned pixels, and from the best with all.
+const FIRST_ITERATIONS: usize = 25;
 const ITERATIONS: usize = 40;
-/// Points of the grid that say what wrong models get.
+/// How often each search looks up anew which disks overlap.
+const ROUNDS: usize = 3;
+/// Wrong models that say what chance gets.
 const NULL_MODELS: usize = 100;
+/// Displacements of the first octave of the grid, in scan pixels.
+const OCTAVE: f64 = 8.0;
+/// Models whose displacements at the disk's edge differ by less than this many scan pixels are the same.
+const SAME: f64 = 0.5;
+/// A rival is worse when its share of the frequencies' objective is lower by so many standard errors.
+const CLEARLY_WORSE: f64 = 4.0;
 
 /// The search for the model that explains the images best.
 pub(super) struct Fit<'a> {
@@ -32,12 +43,29 @@ pub(super) struct Fit<'a> {
     pub(super) wide: &'a HalfSets,
 }
 
-/// A point of the search with its normalised objective.
+/// A point of the search with its objective.
 #[derive(Debug, Clone, Copy)]
-struct Found {
-    model: Model,
-    value: f64,
-    coherence: f64,
+pub(super) struct Found {
+    pub(super) model: Model,
+    pub(super) value: f64,
+    pub(super) coherence: f64,
+}
+
+/// Another model that explains the data nearly as well.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rival {
+    pub(super) model: Model,
+    /// By how many standard errors it is worse.
+    pub(super) distance: f64,
+}
+
+/// What the search found.
+pub(super) struct Outcome {
+    pub(super) best: Found,
+    pub(super) kernel: Kernel,
+    pub(super) significance: f64,
+    /// The best of the models elsewhere, if it is not clearly worse.
+    pub(super) rival: Option<Rival>,
 }
 
 /// The objective of wrong models: what the best one has to stand out from.
@@ -65,40 +93,95 @@ impl Null {
 }
 
 impl Fit<'_> {
-    pub(super) fn run(&self) -> Result<AberrationFit> {
-        let (starts, null) = self.grid();
-        let shift = self.search(starts, Kernel::Shift)?;
-        let significance = null.significance(shift.value);
+    /// Searches from a grid and from the models in `guesses`.
+    pub(super) fn run(&self, guesses: &[Model]) -> Result<Outcome> {
+        let kernel = self.kernel();
+        let mut starts = self.octaves(kernel);
+        if kernel != Kernel::Shift {
+            // Where displacements are small, slow frequencies are no guide; where they are large, contrast is none.
+            starts.extend(self.best_of(self.wide, &self.models(0.5, 0.0, self.reach().min(3.0)), kernel));
+            starts.extend(self.octaves(Kernel::Shift));
+        }
+        starts.extend(guesses);
+        let found = self.search(self.wide, &starts, kernel)?;
+        let mut found = self.search(self.fine, &self.finalists(&found), kernel)?;
+        found.sort_by(|a, b| b.value.total_cmp(&a.value));
+        let Some(&best) = found.first() else { return Err(Error::bug("a grid without points")) };
+        let significance = self.significance(&best, kernel);
         if significance < SIGNIFICANT {
             return Err(Error::unresolved(format!(
                 "the scan does not determine its aberrations: the best fit stands {significance:.1} standard deviations above wrong ones, {SIGNIFICANT} are needed"
             ))
             .with_hint("too few counts, no contrast, or shifts beyond a quarter of the scan; `--set align.method=classic` shows the single shifts"));
         }
-        let mut best = (shift, "shift");
-        if let Some(kernel) = self.weak_phase() {
-            let weak = self.search(self.fine_grid(shift.model, kernel), kernel)?;
-            if weak.value > shift.value {
-                best = (weak, "weak-phase");
-            }
-        }
-        Ok(self.describe(best.0, best.1, significance))
+        let rival = self.rival(&best, &found[1..], kernel);
+        Ok(Outcome { best, kernel, significance, rival })
     }
 
-    /// The exact kernel, when the sampling is known.
-    fn weak_phase(&self) -> Option<Kernel> {
-        let pixels_per_frequency = pixels_per_frequency(self.ctx, self.disk)?;
-        Some(Kernel::WeakPhase { pixels_per_frequency, radius: self.disk.radius })
+    /// The filter of a weak phase object, when the sampling is known.
+    fn kernel(&self) -> Kernel {
+        pixels_per_frequency(self.ctx, self.disk).map_or(Kernel::Shift, |pixels_per_frequency| Kernel::WeakPhase {
+            pixels_per_frequency,
+            radius: self.disk.radius,
+            overlap_rotation: None,
+        })
+    }
+
+    /// How far the best model stands above wrong ones: with binned pixels where that is clear, else with all.
+    fn significance(&self, best: &Found, kernel: Kernel) -> f64 {
+        let grid = self.models(self.reach() / 12.0, 0.0, self.reach());
+        let mut most = 0.0f64;
+        for set in [self.wide, self.fine] {
+            let wrong = grid.iter().step_by((grid.len() / NULL_MODELS).max(1));
+            let far = wrong.filter(|m| self.distance(m, &best.model) > 2.0 * SAME);
+            let values: Vec<f64> = far.map(|m| evaluate(set, m, kernel).value).collect();
+            most = most.max(Null::new(&values).significance(evaluate(set, &best.model, kernel).value));
+            if most > 2.0 * SIGNIFICANT {
+                break;
+            }
+        }
+        most
+    }
+
+    /// Whether another maximum is as good: both are compared frequency by frequency, so that a crystal, in which few
+    /// frequencies say the same, is not more certain than it can be.
+    fn rival(&self, best: &Found, others: &[Found], kernel: Kernel) -> Option<Rival> {
+        let each = |model: &Model| -> Vec<f64> {
+            let all = self.fine.frequencies.len();
+            (0..all).into_par_iter().map(|i| objective(self.fine, model, kernel, i..i + 1).value).collect()
+        };
+        let of_best = each(&best.model);
+        let apart = others.iter().filter(|o| self.distance(&o.model, &best.model) > SAME);
+        let rivals = apart.map(|other| {
+            let differences: Vec<f64> = of_best.iter().zip(each(&other.model)).map(|(a, b)| a - b).collect();
+            let spread = differences.iter().map(|d| d * d).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+            Rival { model: other.model, distance: differences.iter().sum::<f64>() / spread }
+        });
+        rivals.min_by(|a, b| a.distance.total_cmp(&b.distance)).filter(|r| r.distance < CLEARLY_WORSE)
+    }
+
+    /// The best maxima, none near a better one and none far below the best.
+    fn finalists(&self, found: &[Found]) -> Vec<Model> {
+        let mut order: Vec<&Found> = found.iter().collect();
+        order.sort_by(|a, b| b.value.total_cmp(&a.value));
+        let enough = order.first().map_or(0.0, |best| HOPEFUL * best.value);
+        let mut kept: Vec<Model> = Vec::new();
+        for found in order.into_iter().filter(|f| f.value >= enough) {
+            if kept.len() < FINALISTS && kept.iter().all(|k| self.distance(k, &found.model) > SAME) {
+                kept.push(found.model);
+            }
+        }
+        kept
     }
 
     fn reach(&self) -> f64 {
         self.ctx.scan.rows.min(self.ctx.scan.cols) as f64 / 4.0
     }
 
-    /// Models without astigmatism whose displacements at the disk's edge are `spacing` scan pixels apart and at most
-    /// `reach`, in all directions and both orientations.
-    fn models(&self, spacing: f64, reach: f64) -> Vec<Model> {
-        let n = (reach / spacing).floor() as i32;
+    /// Models without astigmatism whose displacements at the disk's edge lie between `from` and `to` scan pixels,
+    /// `spacing` apart, in all directions and both orientations.
+    fn models(&self, spacing: f64, from: f64, to: f64) -> Vec<Model> {
+        let n = (to / spacing).floor() as i32;
         let edge = spacing / self.disk.radius;
         let mut models = Vec::new();
         for transposed in [false, true] {
@@ -106,7 +189,8 @@ impl Fit<'_> {
                 // Half a plane of rotations, with both signs: the other half is the same.
                 for b in 0..=n {
                     let (a, b) = (f64::from(a), f64::from(b));
-                    if a.hypot(b) <= f64::from(n) && (b > 0.0 || a >= 0.0) {
+                    let here = from <= a.hypot(b) * spacing && a.hypot(b) <= f64::from(n);
+                    if here && (b > 0.0 || a >= 0.0) {
                         let (c1, theta) = (a.hypot(b) * edge, b.atan2(a));
                         models.push(Model { parameters: [c1, 0.0, 0.0, theta], transposed });
                         models.push(Model { parameters: [-c1, 0.0, 0.0, theta], transposed });
@@ -115,6 +199,21 @@ impl Fit<'_> {
             }
         }
         models
+    }
+
+    /// The most promising models of large displacements: in octaves, each with frequencies so slow that its spacing is
+    /// fine enough.
+    fn octaves(&self, kernel: Kernel) -> Vec<Model> {
+        let (mut spacing, mut from) = (1.0, 0.0);
+        let mut all = Vec::new();
+        let mut set = self.coarse.clone();
+        while from < self.reach() {
+            let to = (OCTAVE * spacing).min(self.reach());
+            all.extend(self.best_of(&set, &self.models(spacing, from, to), kernel));
+            (from, spacing) = (to, 2.0 * spacing);
+            set = slower(&set, GRID_LIMIT / spacing);
+        }
+        all
     }
 
     /// The models with the highest objective over a set, best first, none near a better one.
@@ -136,66 +235,35 @@ impl Fit<'_> {
         starts
     }
 
-    /// Largest difference of two models' displacements at the disk's edge, in scan pixels; with opposite signs of
-    /// everything two models have the same displacements but another contrast, and are different.
+    /// Largest difference of two models' displacements at the disk's edge, in scan pixels. The two branches (turned by
+    /// 180°, all signs reversed) are the same: they differ in the sign of every sum only.
     fn distance(&self, a: &Model, b: &Model) -> f64 {
         let (ma, mb) = (a.matrix(), b.matrix());
         let difference: f64 = (0..4).map(|i| (ma[i / 2][i % 2] - mb[i / 2][i % 2]).powi(2)).sum();
         difference.sqrt() * self.disk.radius
     }
 
-    /// Starting points of the search with the shift kernel, and what wrong models get.
-    fn grid(&self) -> (Vec<Model>, Null) {
-        let models = self.models(1.0, self.reach());
-        // Every so many points of the grid, whatever their value.
-        let wrong = models.iter().step_by((models.len() / NULL_MODELS).max(1));
-        let wrong: Vec<f64> = wrong.map(|m| self.evaluate(m, Kernel::Shift).value).collect();
-        let null = Null::new(&wrong);
-        (self.best_of(self.coarse, &models, Kernel::Shift), null)
-    }
-
-    /// Starting points for the exact kernel: where displacements are small the shift kernel's best is no guide.
-    fn fine_grid(&self, shift: Model, kernel: Kernel) -> Vec<Model> {
-        let mut flipped = shift;
-        flipped.parameters[..3].iter_mut().for_each(|c| *c = -*c);
-        let mut starts = self.best_of(self.wide, &self.models(0.5, self.reach().min(3.0)), kernel);
-        starts.extend(self.best_of(self.coarse, &self.models(0.5, self.reach().min(6.0)), kernel));
-        starts.extend([shift, flipped]);
-        starts
-    }
-
-    /// The best of the searches from all starting points.
-    fn search(&self, starts: Vec<Model>, kernel: Kernel) -> Result<Found> {
-        let mut best: Option<Found> = None;
+    /// The maxima that the search reaches from each starting point.
+    fn search(&self, set: &HalfSets, starts: &[Model], kernel: Kernel) -> Result<Vec<Found>> {
+        let iterations = if std::ptr::eq(set, self.fine) { ITERATIONS } else { FIRST_ITERATIONS };
+        let mut all = Vec::with_capacity(starts.len());
         for start in starts {
             self.ctx.cancel.check()?;
-            let found = self.refine(start, kernel, FIRST_ITERATIONS);
-            if best.is_none_or(|best| found.value > best.value) {
-                best = Some(found);
+            // Pixels that change sides would make the objective jump: the sides are looked up again after each round.
+            let mut found = self.refine(set, *start, kernel.with_overlap(start), iterations);
+            for _ in 1..ROUNDS {
+                found = self.refine(set, found.model, kernel.with_overlap(&found.model), iterations);
             }
+            all.push(found);
         }
-        let best = best.ok_or_else(|| Error::bug("a grid without points"))?;
-        Ok(self.refine(best.model, kernel, ITERATIONS))
-    }
-
-    fn evaluate(&self, model: &Model, kernel: Kernel) -> Objective {
-        let all = self.fine.frequencies.len();
-        let pieces: Vec<Objective> = (0..all.div_ceil(PIECE))
-            .into_par_iter()
-            .map(|i| objective(self.fine, model, kernel, i * PIECE..((i + 1) * PIECE).min(all)))
-            .collect();
-        let mut total = Objective::default();
-        for piece in &pieces {
-            total.add(piece);
-        }
-        total
+        Ok(all)
     }
 
     /// BFGS with backtracking, in displacements at the disk's edge and radians.
-    fn refine(&self, start: Model, kernel: Kernel, iterations: usize) -> Found {
+    fn refine(&self, set: &HalfSets, start: Model, kernel: Kernel, iterations: usize) -> Found {
         let scale = [self.disk.radius, self.disk.radius, self.disk.radius, 1.0];
         let mut model = start;
-        let mut now = self.evaluate(&model, kernel);
+        let mut now = evaluate(set, &model, kernel);
         let power = now.power.max(f64::MIN_POSITIVE);
         let gradient = |o: &Objective| -> Parameters { std::array::from_fn(|i| o.gradient[i] / scale[i] / power) };
         let mut g = gradient(&now);
@@ -208,7 +276,7 @@ impl Fit<'_> {
             let accepted = loop {
                 let mut next = model;
                 (0..4).for_each(|i| next.parameters[i] += length * step[i] / scale[i]);
-                let value = self.evaluate(&next, kernel);
+                let value = evaluate(set, &next, kernel);
                 if value.value >= now.value + 1e-4 * length * slope * power {
                     break Some((next, value));
                 }
@@ -229,31 +297,30 @@ impl Fit<'_> {
         }
         Found { model, value: now.value, coherence: now.value / now.power.max(f64::MIN_POSITIVE) }
     }
+}
 
-    fn describe(&self, found: Found, kernel: &str, significance: f64) -> AberrationFit {
-        let [mut c1, mut c2a, mut c2b, theta] = found.model.parameters;
-        let mut degrees = (theta.to_degrees() + 180.0).rem_euclid(360.0) - 180.0;
-        if degrees.abs() > 90.0 {
-            degrees -= 180f64.copysign(degrees);
-            (c1, c2a, c2b) = (-c1, -c2a, -c2b);
-        }
-        let c = &self.ctx.config.calibration;
-        let angstrom = mrad_per_px(c, self.disk).zip(c.scan_step_angstrom).map(|(mrad, step)| step / (mrad * 1e-3));
-        AberrationFit {
-            parameters: [c1, c2a, c2b, degrees.to_radians()],
-            transposed: found.model.transposed,
-            kernel: kernel.to_owned(),
-            coherence: found.coherence,
-            significance,
-            c10_angstrom: angstrom.map(|a| a * c1),
-            c12_angstrom: angstrom.map(|a| [a * c2a, a * c2b]),
-            rotation_deg: degrees,
-            other_branch: format!(
-                "rotation {:.3}° with all signs of the aberrations reversed",
-                degrees - 180f64.copysign(degrees)
-            ),
-        }
+/// The frequencies of a set up to a limit.
+fn slower(set: &HalfSets, limit: f64) -> HalfSets {
+    let mut slow = set.clone();
+    let kept = |i: &usize| set.frequencies[*i][0].hypot(set.frequencies[*i][1]) <= limit;
+    let kept: Vec<usize> = (0..set.frequencies.len()).filter(kept).collect();
+    slow.frequencies = kept.iter().map(|&i| set.frequencies[i]).collect();
+    slow.spectrum_of = kept.iter().map(|&i| set.spectrum_of[i]).collect();
+    slow
+}
+
+/// The objective over all frequencies of a set.
+pub(super) fn evaluate(set: &HalfSets, model: &Model, kernel: Kernel) -> Objective {
+    let all = set.frequencies.len();
+    let pieces: Vec<Objective> = (0..all.div_ceil(PIECE))
+        .into_par_iter()
+        .map(|i| objective(set, model, kernel, i * PIECE..((i + 1) * PIECE).min(all)))
+        .collect();
+    let mut total = Objective::default();
+    for piece in &pieces {
+        total.add(piece);
     }
+    total
 }
 
 /// The BFGS update of the inverse Hessian of the negative objective: `s` the step, `y` the change of the gradient.

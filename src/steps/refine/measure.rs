@@ -110,8 +110,7 @@ pub(super) fn groups(spectra: &Spectra, cols: usize, bin: usize) -> Vec<Group> {
     }
     bins.into_iter()
         .map(|((row, col), members)| {
-            let mean =
-                |a: usize| members.iter().map(|&i| spectra.places[i][a]).sum::<f64>() / members.len() as f64;
+            let mean = |a: usize| members.iter().map(|&i| spectra.places[i][a]).sum::<f64>() / members.len() as f64;
             Group { place: [mean(0), mean(1)], colour: (row + col) % 2, members }
         })
         .collect()

@@ -51,8 +51,7 @@ impl Optics {
             return None;
         }
         let turn = turn.map(|row| row.map(|v| v / length));
-        let slope =
-            std::array::from_fn(|i| std::array::from_fn(|j| a[i][0] * turn[j][0] + a[i][1] * turn[j][1]));
+        let slope = std::array::from_fn(|i| std::array::from_fn(|j| a[i][0] * turn[j][0] + a[i][1] * turn[j][1]));
         Some(Self { turn, slope, pixels_per_frequency, radius })
     }
 
@@ -122,9 +121,8 @@ fn linear_map(places: &[[f64; 2]], displacements: &[[f64; 2]]) -> Option<[[f64; 
         }
     }
     let det = kk[0] * kk[2] - kk[1] * kk[1];
-    (det > 1e-9 * (kk[0] + kk[2]).powi(2)).then(|| {
-        dk.map(|row| [(row[0] * kk[2] - row[1] * kk[1]) / det, (row[1] * kk[0] - row[0] * kk[1]) / det])
-    })
+    (det > 1e-9 * (kk[0] + kk[2]).powi(2))
+        .then(|| dk.map(|row| [(row[0] * kk[2] - row[1] * kk[1]) / det, (row[1] * kk[0] - row[0] * kk[1]) / det]))
 }
 
 #[cfg(test)]
@@ -144,11 +142,8 @@ mod tests {
                 })
                 .collect();
             let optics = Optics::new(&places, &d, 15.0, 10.0).unwrap();
-            for i in 0..2 {
-                for j in 0..2 {
-                    assert!((optics.turn[i][j] - turn[i][j]).abs() < 1e-9);
-                }
-            }
+            let off = optics.turn.iter().flatten().zip(turn.iter().flatten()).map(|(a, b)| (a - b).abs());
+            assert!(off.fold(0.0, f64::max) < 1e-9);
             assert!((optics.phase([0.2, 0.1]) - PI * 15.0 * (c * 0.05 + 0.01 * 0.04)).abs() < 1e-9);
         }
         assert!(Optics::new(&places, &vec![[1.0, 1.0]; 25], 15.0, 10.0).is_none());

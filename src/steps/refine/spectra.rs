@@ -19,8 +19,9 @@ use crate::with_sample_type;
 
 /// Scan pixels over which images are blended to their mean at the scan's edges.
 const EDGE: f64 = 8.0;
-/// Frequencies at most.
-const MOST_FREQUENCIES: usize = 2000;
+/// Numbers kept at most, and frequencies at least and at most: what is kept must not depend on the memory budget.
+const MOST_NUMBERS: usize = 1 << 21;
+const FREQUENCIES: std::ops::RangeInclusive<usize> = 100..=2000;
 /// Detector pixels that say which frequencies are strong.
 const PROBED: usize = 96;
 /// An image whose power is this many times the median is not one of the object.
@@ -36,7 +37,7 @@ pub(super) struct Spectra {
     /// `[row, col]` in cycles per scan pixel, one of each pair `q`, `-q`.
     pub(super) frequencies: Vec<[f64; 2]>,
     /// `[pixel, frequency]`.
-    spectra: Vec<Complex<f32>>,
+    numbers: Vec<Complex<f32>>,
     /// Mean over the pixels of the squared modulus, at each frequency.
     pub(super) power: Vec<f64>,
     /// Images left out: no counts, or a power that the object cannot have.
@@ -54,42 +55,41 @@ impl Spectra {
         disk: &BrightDisk,
         stack: &Stack,
         used: &[usize],
-        all: Vec<Bin>,
+        all: &[Bin],
     ) -> Result<Self> {
         let reader = Reader { ctx, stack, fft: Fft2::new(ctx.scan), window: edge_window(ctx.scan) };
         let cols = disk.crop.shape().cols;
         let few: Vec<usize> = used.iter().copied().step_by(used.len().div_ceil(PROBED).max(1)).collect();
-        let probed = reader.read(&few, cols, &all)?;
+        let probed = reader.read(&few, cols, all)?;
         let mut order: Vec<(f64, usize)> = (0..all.len())
-            .map(|i| (probed.iter().map(|image| f64::from(image[i].norm_sqr())).sum::<f64>(), i))
+            .map(|i| (probed.numbers.iter().skip(i).step_by(all.len()).copied().map(power_of).sum::<f64>(), i))
             .collect();
+        drop(probed);
         order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let room = ctx.budget.limit().saturating_sub(ctx.budget.used()) / 4;
-        // Twice while the rows are joined.
-        let bytes = 2 * size_of::<Complex<f32>>() as u64 * used.len().max(1) as u64;
-        order.truncate(((room / bytes) as usize).clamp(64, MOST_FREQUENCIES));
-        let charge = ctx.budget.charge(bytes * order.len() as u64, "spectra of the refinement")?;
+        order.truncate((MOST_NUMBERS / used.len().max(1)).clamp(*FREQUENCIES.start(), *FREQUENCIES.end()));
         let chosen: Vec<Bin> = order.iter().map(|&(_, i)| all[i]).collect();
-        let rows = reader.read(used, cols, &chosen)?;
+        let Rows { mut numbers, charge } = reader.read(used, cols, &chosen)?;
 
-        let powers: Vec<f64> =
-            rows.iter().map(|row| row.iter().map(|z| f64::from(z.norm_sqr())).sum::<f64>()).collect();
+        let len = chosen.len().max(1);
+        let powers: Vec<f64> = numbers.chunks_exact(len).map(|row| row.iter().copied().map(power_of).sum()).collect();
         let mut sorted: Vec<f64> = powers.iter().copied().filter(|p| *p > 0.0).collect();
         sorted.sort_unstable_by(f64::total_cmp);
         let limit = OUTLIER_POWER * sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
         let good: Vec<usize> = (0..used.len()).filter(|&i| powers[i] > 0.0 && powers[i] <= limit).collect();
-        let mut spectra = Vec::with_capacity(good.len() * chosen.len());
         let mut power = vec![0.0; chosen.len()];
-        for &i in &good {
-            spectra.extend_from_slice(&rows[i]);
-            power.iter_mut().zip(&rows[i]).for_each(|(sum, z)| *sum += f64::from(z.norm_sqr()));
+        for (place, &i) in good.iter().enumerate() {
+            numbers.copy_within(i * len..(i + 1) * len, place * len);
+            power.iter_mut().zip(&numbers[place * len..]).for_each(|(sum, z)| *sum += power_of(*z));
         }
-        power.iter_mut().for_each(|p| *p /= good.len().max(1) as f64);
+        numbers.truncate(good.len() * len);
+        for p in &mut power {
+            *p /= good.len().max(1) as f64;
+        }
         let pixels: Vec<usize> = good.iter().map(|&i| used[i]).collect();
         Ok(Self {
             places: pixels.iter().map(|p| from_center(disk, p / cols, p % cols)).collect(),
             frequencies: chosen.iter().map(|bin| bin.frequency(ctx.scan)).collect(),
-            spectra,
+            numbers,
             power,
             left_out: used.len() - good.len(),
             pixels,
@@ -99,7 +99,7 @@ impl Spectra {
 
     /// The spectrum of one pixel, by its place in [`pixels`](Self::pixels).
     pub(super) fn of(&self, index: usize) -> &[Complex<f32>] {
-        &self.spectra[index * self.frequencies.len()..(index + 1) * self.frequencies.len()]
+        &self.numbers[index * self.frequencies.len()..(index + 1) * self.frequencies.len()]
     }
 }
 
@@ -141,6 +141,16 @@ fn edge_window(scan: ScanShape) -> Vec<f32> {
     rows.iter().flat_map(|r| cols.iter().map(move |c| (r * c) as f32)).collect()
 }
 
+/// Spectra of some images, `[image, frequency]`.
+struct Rows {
+    numbers: Vec<Complex<f32>>,
+    charge: Charge,
+}
+
+fn power_of(z: Complex<f32>) -> f64 {
+    f64::from(z.norm_sqr())
+}
+
 /// Reads images from the stack and transforms them, two at a time.
 struct Reader<'a> {
     ctx: &'a RunContext<'a>,
@@ -151,41 +161,48 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// The spectra of `pixels` at `bins`, each divided by the image's mean; all zero where that is not above zero.
-    fn read(&self, pixels: &[usize], cols: usize, bins: &[Bin]) -> Result<Vec<Vec<Complex<f32>>>> {
+    fn read(&self, pixels: &[usize], cols: usize, bins: &[Bin]) -> Result<Rows> {
+        let bytes = size_of::<Complex<f32>>() * pixels.len() * bins.len();
+        let charge = self.ctx.budget.charge(bytes as u64, "spectra of the refinement")?;
+        let mut numbers = vec![Complex::default(); pixels.len() * bins.len()];
         let pairs = pair_up(pixels, cols);
         let piece = pairs.len().div_ceil(4 * self.ctx.workers.count()).max(1);
-        let parts: Vec<Result<Vec<_>>> =
-            self.ctx.workers.install(|| pairs.par_chunks(piece).map(|pairs| self.read_piece(pairs, bins)).collect());
-        let mut all = Vec::with_capacity(pixels.len());
-        for part in parts {
-            all.extend(part?);
+        let mut jobs = Vec::new();
+        let mut rest = numbers.as_mut_slice();
+        for pairs in pairs.chunks(piece) {
+            let images: usize = pairs.iter().map(|pair| 1 + usize::from(pair.both)).sum();
+            let (mine, others) = rest.split_at_mut(images * bins.len());
+            jobs.push((pairs, mine));
+            rest = others;
         }
-        Ok(all)
+        self.ctx
+            .workers
+            .install(|| jobs.into_par_iter().try_for_each(|(pairs, mine)| self.read_piece(pairs, bins, mine)))?;
+        Ok(Rows { numbers, charge })
     }
 
-    fn read_piece(&self, pairs: &[Pair], bins: &[Bin]) -> Result<Vec<Vec<Complex<f32>>>> {
+    fn read_piece(&self, pairs: &[Pair], bins: &[Bin], out: &mut [Complex<f32>]) -> Result<()> {
         let bytes = self.stack.dtype().size();
         let mut engine = Engine::new(&self.fft, bytes, self.ctx.budget)?;
         let mut samples = AlignedBytes::zeroed(self.ctx.scan.len() * bytes);
-        let mut out = Vec::with_capacity(2 * pairs.len());
+        let mut rows = out.chunks_exact_mut(bins.len().max(1));
         for pair in pairs {
             self.ctx.cancel.check()?;
             let spectrum = engine.load_windowed(self.stack, *pair, &self.window);
             // Two real images travel as one complex one; their spectra are its even and odd parts.
-            let first = |bin: &Bin| (spectrum[bin.at] + spectrum[bin.mirror].conj()) * 0.5;
-            let second = |bin: &Bin| {
-                let d = spectrum[bin.at] - spectrum[bin.mirror].conj();
-                Complex::new(d.im * 0.5, -d.re * 0.5)
+            let mut fill = |pixel: usize, part: &dyn Fn(Complex<f32>, Complex<f32>) -> Complex<f32>| {
+                let scale = self.over_mean(pixel, &mut samples);
+                for (z, bin) in rows.next().into_iter().flatten().zip(bins) {
+                    *z = part(spectrum[bin.at], spectrum[bin.mirror].conj()) * scale;
+                }
             };
-            let scale = self.over_mean(pair.pixel, &mut samples);
-            out.push(bins.iter().map(|bin| first(bin) * scale).collect());
+            fill(pair.pixel, &|z, w| (z + w) * 0.5);
             if pair.both {
-                let scale = self.over_mean(pair.pixel + 1, &mut samples);
-                out.push(bins.iter().map(|bin| second(bin) * scale).collect());
+                fill(pair.pixel + 1, &|z, w| Complex::new((z - w).im * 0.5, -(z - w).re * 0.5));
             }
             self.ctx.progress.advance((1 + u64::from(pair.both)) * self.ctx.scan.len() as u64);
         }
-        Ok(out)
+        Ok(())
     }
 
     /// One over the mean of an image; 0 when that is not a positive number.

@@ -1,0 +1,234 @@
+//! Power spectra of the standard and the super-resolved image on common axes.
+
+use std::ops::Range;
+
+use num_complex::Complex;
+
+use super::canvas::Point;
+use super::run::RunResults;
+use crate::axes::{Image, ScanShape};
+use crate::kernel::fft2::Fft2;
+
+/// Pixels along a side at most that are transformed: a picture shows no more, and the memory stays small.
+const MOST: usize = 1024;
+const MOST_RINGS: usize = 160;
+
+/// A central part of the scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Window {
+    pub(super) row: usize,
+    pub(super) col: usize,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+}
+
+impl Window {
+    /// The middle of the scan, at most `most` positions along each side.
+    pub(super) fn central(scan: ScanShape, most: usize) -> Self {
+        let most = most.max(1);
+        let (rows, cols) = (scan.rows.min(most), scan.cols.min(most));
+        Self { row: (scan.rows - rows) / 2, col: (scan.cols - cols) / 2, rows, cols }
+    }
+}
+
+/// Both spectra of one run.
+#[derive(Debug)]
+pub(super) struct Spectra {
+    pub(super) standard: Spectrum,
+    pub(super) superres: Spectrum,
+}
+
+impl Spectra {
+    /// `None` where the images are not those of the scan.
+    pub(super) fn of(run: &RunResults) -> Option<Self> {
+        let superres = sampled(run)?;
+        let window = Window::central(run.scan, MOST / run.upscale);
+        let part = |image: &Image, times: usize| {
+            let (r, c) = (window.row * times, window.col * times);
+            image.slice(ndarray::s![r..r + window.rows * times, c..c + window.cols * times]).to_owned()
+        };
+        Some(Self {
+            standard: Spectrum::of(&part(&run.standard_bf, 1), 1.0),
+            superres: Spectrum::of(&part(&superres, run.upscale), 1.0 / run.upscale as f64),
+        })
+    }
+}
+
+/// The super-resolved image with NaN where no sample fell; `None` where it does not belong to the scan.
+pub(super) fn sampled(run: &RunResults) -> Option<Image> {
+    let (scan, times) = (run.scan, run.upscale);
+    let fits = run.standard_bf.dim() == (scan.rows, scan.cols)
+        && times > 0
+        && run.superres_image.dim() == (scan.rows * times, scan.cols * times)
+        && !scan.is_empty();
+    if !fits {
+        return None;
+    }
+    let mut image = run.superres_image.clone();
+    if run.weights.dim() == image.dim() && run.weights.iter().any(|w| *w > 0.0) {
+        image.zip_mut_with(&run.weights, |value, weight| {
+            if *weight <= 0.0 {
+                *value = f64::NAN;
+            }
+        });
+    }
+    Some(image)
+}
+
+/// Power density over the two frequencies, zero in the middle: counts² per (cycle per scan pixel)², the same for any
+/// number of pixels per scan position.
+#[derive(Debug)]
+pub(super) struct Spectrum {
+    power: Image,
+    /// Width of a pixel in scan pixels.
+    step: f64,
+}
+
+impl Spectrum {
+    /// Of the image less its mean, under a Hann window; what is no number counts as the mean.
+    fn of(image: &Image, step: f64) -> Self {
+        let (rows, cols) = image.dim();
+        let numbers = || image.iter().filter(|v| v.is_finite());
+        let mean = numbers().sum::<f64>() / numbers().count().max(1) as f64;
+        let (down, across) = (hann(rows), hann(cols));
+        let mut work: Vec<Complex<f32>> = image
+            .indexed_iter()
+            .map(|((r, c), v)| if v.is_finite() { (v - mean) * down[r] * across[c] } else { 0.0 })
+            .map(|v| Complex::new(v as f32, 0.0))
+            .collect();
+        let fft = Fft2::<f32>::new(ScanShape::new(rows, cols));
+        let mut spectrum = vec![Complex::default(); work.len()];
+        fft.forward(&mut work, &mut spectrum, &mut vec![Complex::default(); fft.scratch_len()]);
+        let squares = |window: &[f64]| window.iter().map(|w| w * w).sum::<f64>();
+        let factor = step * step / (squares(&down) * squares(&across));
+        // The transform leaves rows and columns exchanged; zero frequency goes to N / 2.
+        let from = |i: usize, n: usize| (i + n - n / 2) % n;
+        let power = Image::from_shape_fn((rows, cols), |(r, c)| {
+            let value = spectrum[from(c, cols) * rows + from(r, rows)];
+            (f64::from(value.re).powi(2) + f64::from(value.im).powi(2)) * factor
+        });
+        Self { power, step }
+    }
+
+    /// Mean over rings of equal frequency (cycles per scan pixel), up to the lower of the two Nyquist frequencies.
+    pub(super) fn rotational_mean(&self) -> Vec<Point> {
+        let (rows, cols) = self.power.dim();
+        let rings = (rows.max(cols) / 2).clamp(1, MOST_RINGS);
+        let width = 0.5 / self.step / rings as f64;
+        let mut sums = vec![(0.0, 0usize); rings];
+        for ((r, c), power) in self.power.indexed_iter() {
+            let q = self.frequency(r, rows).hypot(self.frequency(c, cols));
+            if q > 0.0
+                && let Some((sum, count)) = sums.get_mut((q / width) as usize)
+            {
+                *sum += power;
+                *count += 1;
+            }
+        }
+        let filled = sums.into_iter().enumerate().filter(|(_, (_, count))| *count > 0);
+        filled.map(|(ring, (sum, count))| [(ring as f64 + 0.5) * width, sum / count as f64]).collect()
+    }
+
+    fn frequency(&self, index: usize, length: usize) -> f64 {
+        (index as f64 - (length / 2) as f64) / (length as f64 * self.step)
+    }
+
+    /// Logarithm of the power on `side` × `side` pixels from `-limit` to `limit` cycles per scan pixel on both axes;
+    /// NaN where the image has no such frequency.
+    pub(super) fn view(&self, side: usize, limit: f64) -> Image {
+        let (rows, cols) = self.power.dim();
+        let (down, across) = (self.bins(rows, side, limit), self.bins(cols, side, limit));
+        Image::from_shape_fn((side, side), |(r, c)| {
+            let (Some(rows), Some(cols)) = (&down[r], &across[c]) else { return f64::NAN };
+            let part = self.power.slice(ndarray::s![rows.clone(), cols.clone()]);
+            (part.sum() / part.len() as f64).max(f64::MIN_POSITIVE).log10()
+        })
+    }
+
+    /// Which of `length` frequencies each of `side` pixels shows.
+    fn bins(&self, length: usize, side: usize, limit: f64) -> Vec<Option<Range<usize>>> {
+        let place = |pixel: usize| {
+            let frequency = (2.0 * pixel as f64 / side as f64 - 1.0) * limit;
+            // Boundaries of bins lie half a bin beside their frequencies.
+            frequency * length as f64 * self.step + (length / 2) as f64 + 0.5
+        };
+        (0..side)
+            .map(|pixel| {
+                let (low, high) = (place(pixel), place(pixel + 1));
+                let middle = 0.5 * (low + high);
+                if middle < 0.0 || middle >= length as f64 {
+                    return None;
+                }
+                let first = (low.round().max(0.0) as usize).min(length);
+                let last = (high.round().max(0.0) as usize).min(length);
+                // Where a pixel is narrower than a bin: the bin that it lies in.
+                let one = middle as usize;
+                Some(if first < last && high - low > 1.0 { first..last } else { one..one + 1 })
+            })
+            .collect()
+    }
+}
+
+fn hann(length: usize) -> Vec<f64> {
+    let turn = std::f64::consts::TAU / length as f64;
+    (0..length).map(|i| 0.5 * (1.0 - (turn * (i as f64 + 0.5)).cos())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A wave of `down` and `across` cycles per scan pixel, sampled every `step`.
+    fn wave(rows: usize, cols: usize, step: f64, down: f64, across: f64) -> Image {
+        let turn = std::f64::consts::TAU;
+        Image::from_shape_fn((rows, cols), |(r, c)| 5.0 + (turn * step * (down * r as f64 + across * c as f64)).cos())
+    }
+
+    #[test]
+    fn a_wave_is_bright_at_its_frequency_whatever_the_sampling() {
+        for (rows, cols, step) in [(64, 64, 1.0), (256, 256, 0.25), (300, 120, 0.25), (60, 31, 1.0)] {
+            let view = Spectrum::of(&wave(rows, cols, step, 0.25, -0.125), step).view(160, 2.0);
+            let brightest = view.indexed_iter().filter(|(_, v)| v.is_finite()).max_by(|a, b| a.1.total_cmp(b.1));
+            let ((r, c), _) = brightest.unwrap();
+            // 40 pixels per cycle; the spectrum of a real image is symmetric.
+            let (r, c) = (r as f64 + 0.5 - 80.0, c as f64 + 0.5 - 80.0);
+            let (r, c) = if r < 0.0 { (-r, -c) } else { (r, c) };
+            assert!((r - 10.0).abs() < 2.0 && (c + 5.0).abs() < 2.0, "{rows}×{cols}: {r} {c}");
+        }
+    }
+
+    #[test]
+    fn frequencies_that_the_image_does_not_have_are_no_numbers() {
+        let view = Spectrum::of(&wave(32, 48, 1.0, 0.2, 0.2), 1.0).view(100, 2.0);
+        let known = view.iter().filter(|v| v.is_finite()).count();
+        assert!((20 * 20..=28 * 28).contains(&known), "a quarter of each side, not {known} pixels");
+        assert!(view[[50, 50]].is_finite() && view[[50, 5]].is_nan());
+    }
+
+    #[test]
+    fn the_density_of_white_noise_does_not_depend_on_the_sampling() {
+        // A multiplicative generator is noise enough.
+        let mut state = 1u64;
+        let mut noise = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as f64 / (1u64 << 31) as f64 - 0.5
+        };
+        for step in [1.0, 0.25] {
+            let spectrum = Spectrum::of(&Image::from_shape_simple_fn((128, 96), &mut noise), step);
+            let mean = spectrum.rotational_mean();
+            assert!((mean[mean.len() - 1][0] * step - 0.5).abs() < 0.02);
+            let average = mean.iter().map(|p| p[1]).sum::<f64>() / mean.len() as f64;
+            let expected = step * step / 12.0;
+            assert!((average / expected - 1.0).abs() < 0.15, "{average} {expected}");
+        }
+    }
+
+    #[test]
+    fn images_of_one_row_without_contrast_or_with_nan_have_spectra() {
+        for (rows, cols, value) in [(1, 7, 1.0), (7, 1, 1.0), (1, 1, 3.0), (4, 4, f64::NAN), (4, 4, f64::MAX)] {
+            let spectrum = Spectrum::of(&Image::from_elem((rows, cols), value), 1.0);
+            assert_eq!(spectrum.view(10, 0.5).dim(), (10, 10));
+            assert!(spectrum.rotational_mean().len() <= MOST_RINGS);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What the search found, in physical units: which of the two branches, how certain, and what it cannot tell apart.
+
+use std::collections::BTreeMap;
+use std::f64::consts::PI;
+
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::kernel::aberrations::Aberrations;
+use crate::kernel::crosspower::{HalfSets, Kernel, Model, Parameters, objective};
+use crate::steps::context::RunContext;
+use crate::steps::parametric::search::{Outcome, Rival, evaluate};
+use crate::steps::parametric::{AberrationFit, Sampling};
+use crate::steps::step1_detect::BrightDisk;
+
+/// What the user knows already.
+pub(super) struct Guess {
+    /// Starting points of the search.
+    pub(super) models: Vec<Model>,
+    rotation_deg: Option<f64>,
+    c10_angstrom: Option<f64>,
+}
+
+impl Guess {
+    pub(super) fn of(ctx: &RunContext<'_>, disk: &BrightDisk) -> Result<Self> {
+        let c = &ctx.config.calibration;
+        let c10_angstrom = c.defocus_angstrom.map(|defocus| -defocus);
+        let sampling = Sampling::of(ctx, disk);
+        if c10_angstrom.is_some() && sampling.is_none() {
+            return Err(Error::config(
+                "calibration.defocus_angstrom says nothing without the beam energy, the scan step and the angle of a detector pixel",
+            )
+            .with_hint("give calibration.energy_ev, scan_step_angstrom and detector_mrad_per_px (or semiangle_mrad)"));
+        }
+        let mut models = Vec::new();
+        if let Some((c10, sampling)) = c10_angstrom.zip(sampling) {
+            let c1 = c10 / sampling.angstrom();
+            // Without a rotation, all directions in steps that the search can bridge.
+            let turns: Vec<f64> =
+                c.rotation_deg.map_or_else(|| (0..12).map(|i| 30.0 * f64::from(i)).collect(), |r| vec![r]);
+            for transposed in [false, true] {
+                let model = |degrees: &f64| Model { parameters: [c1, 0.0, 0.0, degrees.to_radians()], transposed };
+                models.extend(turns.iter().map(model));
+            }
+        }
+        Ok(Self { models, rotation_deg: c.rotation_deg, c10_angstrom })
+    }
+
+    /// Whether the user's rotation, else the user's defocus, speaks for the other branch, and what said so.
+    fn branch(&self, degrees: f64, c10: Option<f64>) -> Result<(bool, String)> {
+        let by_rotation = self.rotation_deg.map(|guess| {
+            let apart = (degrees - guess + 180.0).rem_euclid(360.0) - 180.0;
+            apart.abs() > 90.0
+        });
+        let by_defocus = self.c10_angstrom.filter(|guess| *guess != 0.0).zip(c10).map(|(guess, c10)| guess * c10 < 0.0);
+        match (by_rotation, by_defocus) {
+            (Some(a), Some(b)) if a != b => Err(Error::config(format!(
+                "the given rotation ({}°) and the given defocus ({} Å) contradict each other: the data allow a rotation of {degrees:.1}° with a defocus of {:.0} Å, or {:.1}° with {:.0} Å",
+                self.rotation_deg.unwrap_or(0.0),
+                -self.c10_angstrom.unwrap_or(0.0),
+                -c10.unwrap_or(0.0),
+                degrees - 180f64.copysign(degrees),
+                c10.unwrap_or(0.0),
+            ))
+            .with_hint("leave one of calibration.rotation_deg and calibration.defocus_angstrom out, or turn one of them round")),
+            (Some(flip), _) => Ok((flip, "nearer to the given rotation".to_owned())),
+            (None, Some(flip)) => Ok((flip, "sign of the given defocus".to_owned())),
+            (None, None) => Ok((degrees.abs() > 90.0, "convention: a rotation between -90° and 90°; give calibration.rotation_deg or calibration.defocus_angstrom to choose".to_owned())),
+        }
+    }
+}
+
+/// Brings an angle between -180° and 180°.
+fn wrapped(degrees: f64) -> f64 {
+    (degrees + 180.0).rem_euclid(360.0) - 180.0
+}
+
+pub(super) fn describe(
+    ctx: &RunContext<'_>,
+    disk: &BrightDisk,
+    fine: &HalfSets,
+    found: &Outcome,
+    guess: &Guess,
+) -> Result<AberrationFit> {
+    let sampling = Sampling::of(ctx, disk);
+    let unit = sampling.map(|s| s.angstrom());
+    let [mut c1, mut c2a, mut c2b, theta] = found.best.model.parameters;
+    let mut degrees = wrapped(theta.to_degrees());
+    let (flip, branch_reason) = guess.branch(degrees, unit.map(|u| u * c1))?;
+    if flip {
+        degrees = wrapped(degrees + 180.0);
+        (c1, c2a, c2b) = (-c1, -c2a, -c2b);
+    }
+    let transposed = found.best.model.transposed;
+    let model = Model { parameters: [c1, c2a, c2b, degrees.to_radians()], transposed };
+    let rival = found.rival.map(|r| rival_in_words(&r, unit));
+    if let Some(rival) = &rival {
+        let warning = format!("the data do not determine the aberrations alone: {rival}");
+        ctx.progress.warn(&warning);
+        ctx.cache().update(|manifest| manifest.warnings.push(warning))?;
+    }
+    Ok(AberrationFit {
+        parameters: model.parameters,
+        transposed,
+        kernel: if found.kernel == Kernel::Shift { "shift" } else { "weak-phase" }.to_owned(),
+        coherence: found.best.coherence,
+        significance: found.significance,
+        c10_angstrom: unit.map(|u| u * c1),
+        c12_angstrom: unit.map(|u| [u * c2a, u * c2b]),
+        rotation_deg: degrees,
+        other_branch: format!("rotation {:.3}° with all signs of the aberrations reversed", wrapped(degrees + 180.0)),
+        branch_reason,
+        standard_deviations: standard_deviations(
+            fine,
+            &model,
+            found.kernel.with_overlap(&model),
+            disk.radius,
+            unit.unwrap_or(1.0),
+        ),
+        rival,
+        higher: Aberrations::default(),
+        orders: Vec::new(),
+        sampling,
+    })
+}
+
+fn rival_in_words(rival: &Rival, unit: Option<f64>) -> String {
+    let [c1, c2a, c2b, theta] = rival.model.parameters;
+    let axes = if rival.model.transposed { ", exchanged detector axes" } else { "" };
+    let (scale, name) = unit.map_or((1.0, "scan px per detector px"), |u| (u, "Å"));
+    format!(
+        "C10 {:.4} {name}, C12 {:.4} {name}, rotation {:.1}°{axes} explains them as well within {:.1} standard errors (a crystal, or too little contrast)",
+        c1 * scale,
+        c2a.hypot(c2b) * scale,
+        wrapped(theta.to_degrees()),
+        rival.distance.max(0.0)
+    )
+}
+
+/// Standard deviations from the curvature of the objective and the scatter of its slope between frequencies,
+/// `H⁻¹ (Σ g gᵀ) H⁻¹` (White 1982): this needs no model of the noise.
+fn standard_deviations(
+    fine: &HalfSets,
+    model: &Model,
+    kernel: Kernel,
+    radius: f64,
+    unit: f64,
+) -> BTreeMap<String, f64> {
+    let all = fine.frequencies.len();
+    let slopes: Vec<Parameters> =
+        (0..all).into_par_iter().map(|i| objective(fine, model, kernel, i..i + 1).gradient).collect();
+    let mut scatter = [[0.0; 4]; 4];
+    for g in &slopes {
+        (0..4).for_each(|i| (0..4).for_each(|j| scatter[i][j] += g[i] * g[j]));
+    }
+    let step = [1e-3 / radius, 1e-3 / radius, 1e-3 / radius, 1e-3];
+    let mut curvature = [[0.0; 4]; 4];
+    for p in 0..4 {
+        let at = |sign: f64| {
+            let mut moved = *model;
+            moved.parameters[p] += sign * step[p];
+            evaluate(fine, &moved, kernel).gradient
+        };
+        let (up, down) = (at(1.0), at(-1.0));
+        (0..4).for_each(|i| curvature[i][p] = (up[i] - down[i]) / (2.0 * step[p]));
+    }
+    let Some(inverse) = inverse(curvature) else { return BTreeMap::new() };
+    let names = [("c10", unit), ("c12a", unit), ("c12b", unit), ("rotation", 180.0 / PI)];
+    let variance = |p: usize| -> f64 {
+        (0..4).map(|i| (0..4).map(|j| inverse[p][i] * scatter[i][j] * inverse[p][j]).sum::<f64>()).sum()
+    };
+    let each = names.iter().enumerate().map(|(p, (name, scale))| ((*name).to_owned(), scale * variance(p).sqrt()));
+    each.filter(|(_, s)| s.is_finite()).collect()
+}
+
+/// Gauss and Jordan with pivots; `None` for a singular matrix.
+fn inverse(mut a: [[f64; 4]; 4]) -> Option<[[f64; 4]; 4]> {
+    let mut out = [[0.0; 4]; 4];
+    (0..4).for_each(|i| out[i][i] = 1.0);
+    for c in 0..4 {
+        let pivot = (c..4).max_by(|&i, &j| a[i][c].abs().total_cmp(&a[j][c].abs()))?;
+        a.swap(c, pivot);
+        out.swap(c, pivot);
+        let scale = a[c][c];
+        if scale.abs() < 1e-300 || !scale.is_finite() {
+            return None;
+        }
+        for j in 0..4 {
+            a[c][j] /= scale;
+            out[c][j] /= scale;
+        }
+        for i in (0..4).filter(|&i| i != c) {
+            let f = a[i][c];
+            for j in 0..4 {
+                a[i][j] -= f * a[c][j];
+                out[i][j] -= f * out[c][j];
+            }
+        }
+    }
+    Some(out)
+}
