@@ -1,7 +1,6 @@
 //! The refinement of shift maps: started from wrong maps it finds the true ones, from true maps it changes nothing.
 
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
-#![expect(clippy::print_stdout, reason = "the measured errors are worth reading")]
 
 mod common;
 
@@ -108,11 +107,11 @@ impl Scan {
 
     fn used(&self) -> Vec<usize> {
         let shape = self.disk.crop.shape();
-        (0..shape.len()).filter(|p| self.from_center(p / shape.cols, p % shape.cols) <= 0.95).collect()
+        (0..shape.len()).filter(|p| self.distance(p / shape.cols, p % shape.cols) <= 0.95).collect()
     }
 
     /// In disk radii.
-    fn from_center(&self, row: usize, col: usize) -> f64 {
+    fn distance(&self, row: usize, col: usize) -> f64 {
         let d = &self.disk;
         ((row + d.crop.row0) as f64 - d.center[0]).hypot((col + d.crop.col0) as f64 - d.center[1]) / d.radius
     }

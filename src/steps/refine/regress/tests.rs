@@ -70,7 +70,8 @@ fn noise_alone_justifies_no_order_and_a_planted_one_does() {
         }
     }
     let v = validate(&planted(&field(&[2]), 0.02, 3), &[], &[2]).unwrap();
-    assert!(v.significance > 5.0 && v.after < 0.3 * v.before, "{v:?}");
+    // What is left is noise: two variances, a little less with Tukey's loss.
+    assert!(v.significance > 5.0 && v.before > 3.0 && v.after < 2.2, "{v:?}");
     let v = validate(&planted(&field(&[1]), 0.02, 4), &[1], &[1, 2]).unwrap();
     assert!(v.significance < 2.5, "{v:?}");
 }
