@@ -134,6 +134,8 @@ pub struct AlignConfig {
     pub max_order: u8,
     /// Known aberrations of higher orders, by name (`C30`, `C21a` …), in Å: where their search starts.
     pub known: BTreeMap<String, f64>,
+    /// Whether the maps of a fit are refined by the images of the detector pixels.
+    pub refine: Refine,
 }
 
 /// The highest order of aberrations that can be fitted.
@@ -141,15 +143,32 @@ const MOST_ORDER: u8 = 5;
 
 impl Default for AlignConfig {
     fn default() -> Self {
-        Self { method: Method::Auto, reference_smoothing: 0.5, max_order: 3, known: BTreeMap::new() }
+        Self {
+            method: Method::Auto,
+            reference_smoothing: 0.5,
+            max_order: 3,
+            known: BTreeMap::new(),
+            refine: Refine::Auto,
+        }
     }
+}
+
+/// Whether the maps of a fit are refined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Refine {
+    /// Where the images justify it (parametric method only).
+    #[default]
+    Auto,
+    /// The fit's maps as they are.
+    Off,
 }
 
 /// An alignment method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
-    /// The best that this version has; at present the classic one.
+    /// The best that this version has: the parametric one.
     #[default]
     Auto,
     /// One correlation peak per detector pixel against the central one.
@@ -283,6 +302,11 @@ pub enum EmdTarget {
 }
 
 impl Config {
+    /// Whether one model of the aberrations is fitted to all images; else each image has its own peak.
+    pub fn is_parametric(&self) -> bool {
+        self.align.method != Method::Classic
+    }
+
     /// The default configuration as a commented TOML text: every key with its meaning.
     pub fn documented_defaults() -> &'static str {
         include_str!("config_defaults.toml")

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Config, Method};
+use super::Config;
 use crate::axes::Calibration;
 use crate::error::Error;
 

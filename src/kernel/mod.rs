@@ -19,6 +19,7 @@ pub mod peak;
 pub mod real;
 pub mod ring;
 pub mod smooth;
+pub mod subpixel;
 pub mod transpose;
 pub mod upsample;
 pub mod wiener;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cache::Step;
-use crate::config::{Config, Merge, Method};
+use crate::config::{Config, Merge};
 
 /// The parameters that a step itself depends on (not those of earlier steps), with the names of the configuration.
 pub(super) fn of(step: Step, config: &Config) -> Value {
@@ -27,6 +27,7 @@ pub(super) fn of(step: Step, config: &Config) -> Value {
         Step::Shifts if c.is_parametric() => {
             json!({
                 "align.method": "parametric",
+                "align.refine": c.align.refine,
                 "calibration": c.calibration,
                 "disk.bad_pixels": c.disk.bad_pixels,
                 "disk.exclude": c.disk.exclude,
@@ -76,6 +77,7 @@ pub(super) fn changed_keys(before: &Value, now: &Value) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Method;
 
     #[test]
     fn a_changed_parameter_is_named() {

@@ -31,11 +31,11 @@ pub(super) fn run_steps(ctx: &RunContext<'_>, disk: &BrightDisk, target: Step) -
                 Some(stack) => stack,
                 None => stack.insert(turn()?),
             };
-            Some(steps::fit_aberrations(ctx, disk, &stack.stack)?)
+            Some((steps::fit_aberrations(ctx, disk, &stack.stack)?, &stack.stack))
         } else {
             None
         };
-        steps::find_shifts(ctx, &correlations, disk, fit.as_ref())?
+        steps::find_shifts(ctx, &correlations, disk, fit.as_ref().map(|(fit, stack)| (fit, *stack)))?
     };
     if target == Step::Reconstruct && !ctx.is_done(Step::Reconstruct) {
         let stack = match stack {

@@ -4,10 +4,13 @@ use serde_json::{Value, json};
 
 use crate::axes::{DetShape, Image, Plane};
 use crate::cache::{Extra, Step};
+use crate::config::Refine;
 use crate::error::{Error, Result};
 use crate::kernel::noise_floor::NoiseFloor;
 use crate::steps::context::RunContext;
 use crate::steps::parametric::{AberrationFit, model_maps};
+use crate::steps::refine::{pixels_in_disk, refine};
+use crate::steps::stack::Stack;
 use crate::steps::step1_detect::BrightDisk;
 use crate::steps::step3_correlate::{Correlations, is_aligned};
 
@@ -39,8 +42,9 @@ impl ShiftMaps {
     }
 }
 
-/// Collects the peaks into maps and keeps them in the cache. With a fitted model the shifts are the model's; quality,
-/// `zncc`, significance and uncertainties are those of the single peaks all the same.
+/// Collects the peaks into maps and keeps them in the cache. With a fitted model (and the stack that it was fitted to) the
+/// shifts are the model's, refined; quality, `zncc`, significance and uncertainties are those of the single peaks all the
+/// same.
 ///
 /// # Errors
 /// [`Io`](crate::error::ErrorKind::Io).
@@ -48,21 +52,30 @@ pub fn find_shifts(
     ctx: &RunContext<'_>,
     correlations: &Correlations,
     disk: &BrightDisk,
-    fit: Option<&AberrationFit>,
+    fit: Option<(&AberrationFit, &Stack)>,
 ) -> Result<ShiftMaps> {
     let DetShape { rows, cols } = correlations.crop;
     let map = |column: usize| Image::from_shape_fn((rows, cols), |(r, c)| correlations.peaks.row(r * cols + c)[column]);
-    let (y, x) = fit.map_or_else(|| (map(0), map(1)), |fit| model_maps(ctx, disk, fit));
+    let (mut y, mut x) = fit.map_or_else(|| (map(0), map(1)), |(fit, _)| model_maps(ctx, disk, fit));
+    let refined = match fit {
+        Some((_, stack)) if ctx.config.align.refine == Refine::Auto => {
+            Some(refine(ctx, disk, stack, &pixels_in_disk(ctx, disk)?, &mut y, &mut x)?)
+        }
+        _ => None,
+    };
     let maps = ShiftMaps { y, x, quality: map(2), zncc: map(3) };
     let noise = publish_confidence(ctx, correlations, &maps.zncc)?;
     let mut cache = ctx.cache();
     for (name, image) in [("shift_y", &maps.y), ("shift_x", &maps.x), ("quality", &maps.quality)] {
         cache.group().write_image(name, image, ["det_row", "det_col"])?;
     }
-    let fit = fit.map(serde_json::to_value).transpose().map_err(|e| Error::bug(e.to_string()))?;
+    let fit = fit.map(|(fit, _)| serde_json::to_value(fit)).transpose().map_err(|e| Error::bug(e.to_string()))?;
     let mut result = fit.unwrap_or_else(|| json!({}));
     result["zncc_noise_floor"] = json!(noise.floor());
     result["independent_positions"] = json!(noise.independent_positions());
+    if let Some(report) = refined {
+        result["refine"] = serde_json::to_value(report).map_err(|e| Error::bug(e.to_string()))?;
+    }
     cache.mark_done(Step::Shifts, result, true)?;
     Ok(maps)
 }

@@ -13,9 +13,14 @@ use stemstream::error::{Error, Result};
 use stemstream::progress::{CancelToken, Progress, Silent};
 use stemstream::session::{Results, Session};
 
-/// What fits the scans of [`scan`]: little memory, no quality threshold to speak of, no exports.
-pub const SETTINGS: [&str; 4] =
-    ["reconstruct.quality_threshold=0.01", "reconstruct.upscale=3", "run.memory=\"256 MiB\"", "run.workers=2"];
+/// What fits the scans of [`scan`]: the classic method, little memory, no quality threshold to speak of, no exports.
+pub const SETTINGS: [&str; 5] = [
+    "align.method=classic",
+    "reconstruct.quality_threshold=0.01",
+    "reconstruct.upscale=3",
+    "run.memory=\"256 MiB\"",
+    "run.workers=2",
+];
 
 /// A scan of an object that every detector pixel sees from another side: a bright disk a little off the centre, in
 /// which the image of pixel `(y, x)` is the object moved by 0.4 positions per detector pixel. No noise.

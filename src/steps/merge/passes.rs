@@ -7,7 +7,7 @@ use super::quality::{Field, Resolution};
 use super::{Merged, Optics, Part, bilinear, reach};
 use crate::axes::{Image, Plane, Sample};
 use crate::cache::{Extra, Step};
-use crate::config::{Contrast, Merge, Method};
+use crate::config::{Contrast, Merge};
 use crate::error::{Error, Result};
 use crate::kernel::contrast;
 use crate::kernel::merge::fourier::{FourierGrid, FourierMerge, SideBands};
