@@ -460,14 +460,15 @@ mod command {
             assert!(stderr.contains(words) && !stderr.contains("panicked"), "{arguments:?}: {stderr}");
             assert_eq!(stdout, "", "{arguments:?}");
         }
-        let (code, stdout, stderr) = stemstream(&["run", &good, "--set", threshold, "--json"]);
+        let classic = "align.method=classic";
+        let (code, stdout, stderr) = stemstream(&["run", &good, "--set", threshold, "--set", classic, "--json"]);
         assert_eq!(code, 0, "{stderr}");
         let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
         assert!(Path::new(json["cache"].as_str().unwrap()).is_dir(), "{json}");
         fs::File::options().append(true).open(&good).unwrap().write_all(b"more").unwrap();
-        let (code, _, stderr) = stemstream(&["run", &good, "--set", threshold]);
+        let (code, _, stderr) = stemstream(&["run", &good, "--set", threshold, "--set", classic]);
         assert_eq!(code, 6, "{stderr}");
         assert!(stderr.contains("--fresh"), "{stderr}");
-        assert_eq!(stemstream(&["run", &good, "--set", threshold, "--fresh"]).0, 0);
+        assert_eq!(stemstream(&["run", &good, "--set", threshold, "--set", classic, "--fresh"]).0, 0);
     }
 }

@@ -169,7 +169,7 @@ fn workers_budget_and_passes_change_no_bit_of_any_image() {
         for cut in [
             &["run.workers=1"][..],
             &["run.workers=3", "plan.in_memory=false", "plan.slab_rows=3"],
-            &["run.workers=1", "run.memory=44 MiB", "plan.in_memory=false"],
+            &["run.workers=1", "run.memory=60 MiB", "plan.in_memory=false"],
         ] {
             let settings: Vec<_> = [merge, depths].into_iter().chain(cut.iter().copied()).collect();
             let found = run(&input, &base, &settings).unwrap_or_else(|code| panic!("{settings:?}: {code}"));
@@ -202,7 +202,10 @@ fn with_little_memory_there_are_several_passes_and_the_same_bits() {
     let ((once, expected), (often, found)) = (passes("run.memory=500 MiB"), passes("run.memory=72 MiB"));
     assert!(once == 1 && often > 1, "{once} {often}");
     assert!(found.superres_image == expected.superres_image && found.manifest.curves == expected.manifest.curves);
-    assert!(found.extras == expected.extras && found.extras.len() == 27);
+    assert!(
+        bits(&found) == bits(&expected)
+            && found.extras.iter().filter(|(e, _)| e.name.starts_with("depth_")).count() == 24
+    );
 }
 
 #[test]
@@ -211,8 +214,9 @@ fn a_depth_at_no_offset_is_the_image_and_others_are_not() {
     let input = write(&spec, folder.path());
     let depths = "reconstruct.depths_angstrom=[0, 400]";
     let results = run(&input, &calibrated(&spec), &[depths, "reconstruct.contrast=false"]).unwrap();
-    assert_eq!(results.extras.iter().map(|(e, _)| e.name.as_str()).collect::<Vec<_>>(), ["depth_00", "depth_01"]);
-    assert!(results.extras[1].0.title.contains("+400 Å"), "{}", results.extras[1].0.title);
+    let made = results.extras.iter().map(|(e, _)| e).filter(|e| e.step == Step::Reconstruct);
+    let made: Vec<_> = made.map(|e| (e.name.as_str(), e.title.contains("+400 Å"))).collect();
+    assert_eq!(made, [("depth_00", false), ("depth_01", true)]);
     assert!(correlation(extra(&results, "depth_00"), &results.superres_image) > 1.0 - 1e-9);
     assert!(correlation(extra(&results, "depth_01"), &results.superres_image) < 0.9);
 }
@@ -281,4 +285,10 @@ fn what_needs_a_calibration_is_refused_without_one_before_any_work() {
     for key in ["reconstruct.contrast=true", "reconstruct.depths_angstrom=[10]"] {
         assert_eq!(run(&input, &[], &["align.method=parametric", key]).map(|_| ()), Err(2), "{key}");
     }
+}
+
+/// The further images as bits: what was not measured is no number, which equals nothing.
+fn bits(results: &Results) -> Vec<(&str, Vec<u64>)> {
+    let each = results.extras.iter();
+    each.map(|(e, image)| (e.name.as_str(), image.iter().map(|v| v.to_bits()).collect())).collect()
 }

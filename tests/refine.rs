@@ -145,6 +145,7 @@ impl Scan {
             precision: self.config.run.precision,
             upscale: 4,
             half_sets: false,
+            fit_bytes: 0,
             memory: 300 << 20,
             workers,
             free_disk: None,

@@ -104,6 +104,7 @@ fn h5py_sees_the_same_numbers_in_the_exported_cache_of_a_run() {
     write_npy(&input, &scan(SHAPE), "<u2");
     let out = Command::new(env!("CARGO_BIN_EXE_stemstream"))
         .args(["run", input.to_str().unwrap(), "--json", "--set", "reconstruct.quality_threshold=0.01"])
+        .args(["--set", "align.method=classic"])
         .output()
         .unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));

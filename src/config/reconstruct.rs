@@ -246,8 +246,8 @@ mod tests {
     #[test]
     fn the_merge_follows_the_method_unless_it_is_chosen() {
         let set = |settings: &[&str]| Config::default().with_settings(settings.iter().copied()).map(|c| c.merge());
-        assert_eq!(set(&[]).ok(), Some(Merge::Nearest));
-        assert_eq!(set(&["align.method=parametric"]).ok(), Some(Merge::Fourier));
+        assert_eq!(set(&["align.method=classic"]).ok(), Some(Merge::Nearest));
+        assert_eq!(set(&[]).ok(), Some(Merge::Fourier));
         assert_eq!(set(&["align.method=parametric", "reconstruct.merge=bilinear"]).ok(), Some(Merge::Bilinear));
     }
 
@@ -257,8 +257,8 @@ mod tests {
             &["reconstruct.kde_sigma=-1"][..],
             &["reconstruct.kde_sigma=nan"],
             &["reconstruct.contrast=maybe"],
-            &["reconstruct.contrast=true"],
-            &["reconstruct.depths_angstrom=[100]"],
+            &["align.method=classic", "reconstruct.contrast=true"],
+            &["align.method=classic", "reconstruct.depths_angstrom=[100]"],
             &["align.method=parametric", "reconstruct.depths_angstrom=[inf]"],
             &["align.method=parametric", "reconstruct.contrast=true", "reconstruct.merge=nearest"],
         ] {

@@ -10,7 +10,7 @@ use crate::plan::{PROGRAM_BYTES, Plan, Request};
 pub struct MemoryCost {
     /// Reading and turning the source.
     pub corner_turn: u64,
-    /// Transforms, correlations, peaks.
+    /// Transforms, correlations, peaks, and the fit of the aberrations.
     pub alignment: u64,
     /// Putting the image together.
     pub reconstruction: u64,
@@ -49,7 +49,7 @@ impl MemoryCost {
                     + plan.correlation_buffers as u64 * tile * scan * real
             }
         };
-        let alignment = stack + scratch + tiles + request.crop.len() as u64 * 64 + scan * 8 * 3;
+        let alignment = stack + scratch + tiles.max(request.fit_bytes) + request.crop.len() as u64 * 64 + scan * 8 * 3;
 
         let output = scan * (request.upscale * request.upscale) as u64;
         let batch = plan.workers as u64 * 2 * scan * sample;

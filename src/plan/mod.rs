@@ -46,6 +46,8 @@ pub struct Request<'a> {
     pub upscale: usize,
     /// Whether half-sets, and what is made from them, are put together beside the image.
     pub half_sets: bool,
+    /// Memory for the spectra of a fit of the aberrations; 0 without one.
+    pub fit_bytes: u64,
     /// Memory budget in bytes.
     pub memory: u64,
     /// Worker threads.

@@ -13,6 +13,7 @@ fn request(overrides: &PlanConfig) -> Request<'_> {
         precision: Precision::F64,
         upscale: 4,
         half_sets: false,
+        fit_bytes: 0,
         memory: 8 << 30,
         workers: 2,
         free_disk: None,

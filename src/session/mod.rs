@@ -411,6 +411,7 @@ fn request<'c>(
         precision: config.run.precision,
         upscale: steps::upscale_factor(config, disk),
         half_sets: config.merge() != Merge::Nearest,
+        fit_bytes: if config.is_parametric() { steps::fit_bytes(disk) } else { 0 },
         memory: memory_limit(config),
         workers: config.run.workers.unwrap_or_else(cores),
         free_disk: None,

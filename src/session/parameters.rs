@@ -85,8 +85,10 @@ mod tests {
         let mut config = Config::default();
         config.reconstruct.detector_radius = 7;
         assert_eq!(changed_keys(&before, &of(Step::Reconstruct, &config)), ["reconstruct.detector_radius"]);
+        config.align.method = Method::Classic;
+        let classic = of(Step::Shifts, &config);
         config.disk.exclude.push([3, 4]);
-        assert_eq!(of(Step::Shifts, &config), of(Step::Shifts, &Config::default()), "the classic method ignores it");
+        assert_eq!(of(Step::Shifts, &config), classic, "the classic method ignores it");
         config.align.method = Method::Parametric;
         assert_ne!(of(Step::Shifts, &config), of(Step::Shifts, &Config::default()));
         assert_eq!(of(Step::Correlate, &config), of(Step::Correlate, &Config::default()));

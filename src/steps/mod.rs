@@ -31,7 +31,7 @@ mod tile;
 pub use context::RunContext;
 pub use corner_turn::corner_turn;
 pub use merge::{Resolution, Resolutions, upscale_factor};
-pub use parametric::{AberrationFit, fit_aberrations};
+pub use parametric::{AberrationFit, fit_aberrations, fit_bytes};
 pub use refine::{OrderTrial, RefineIteration, RefineReport, refine};
 pub use selection::usable_pixels;
 pub use stack::{CroppedStack, Stack};

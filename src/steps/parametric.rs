@@ -12,6 +12,7 @@ mod search;
 
 use std::collections::BTreeMap;
 
+use num_complex::Complex;
 use serde::{Deserialize, Serialize};
 
 use crate::axes::{Calibration, Image, wavelength_angstrom};
@@ -34,7 +35,7 @@ const USED_BAND: f64 = 0.64;
 /// Spectra of the fit at most, and of the grid.
 const MOST_FREQUENCIES: usize = 2500;
 /// Numbers that one evaluation of the fit goes through, at most, and spectra that it needs in any case.
-const MOST_PRODUCTS: usize = 12 << 20;
+const MOST_PRODUCTS: usize = 8 << 20;
 const FEWEST_SPECTRA: usize = 300;
 const GRID_FREQUENCIES: usize = 250;
 /// Cycles per scan pixel beyond which the grid would have to be finer than it is.
@@ -171,9 +172,7 @@ pub fn fit_aberrations(ctx: &RunContext<'_>, disk: &BrightDisk, stack: &Stack) -
     let limit = pixels_per_frequency(ctx, disk).map(|g| USED_BAND * 2.0 * disk.radius / g);
     let band = Band { limit: limit.unwrap_or(1.0), folded: limit.is_some() };
     let samples = Samples::gather(ctx, stack, disk, &pixels, band)?;
-    let per_spectrum = if band.folded { 4 } else { 1 };
-    let affordable = (MOST_PRODUCTS / (per_spectrum * pixels.len())).max(FEWEST_SPECTRA);
-    let fine = samples.half_sets(disk, 1, affordable, band);
+    let fine = samples.half_sets(disk, 1, MOST_FREQUENCIES, band);
     let bin = (disk.radius / 10.0).round().max(1.0) as usize;
     let coarse = samples.half_sets(disk, bin, GRID_FREQUENCIES, Band { limit: GRID_LIMIT, folded: false });
     let wide = samples.half_sets(disk, bin, 2 * GRID_FREQUENCIES, Band { folded: false, ..band });
@@ -185,6 +184,18 @@ pub fn fit_aberrations(ctx: &RunContext<'_>, disk: &BrightDisk, stack: &Stack) -
     });
     ctx.progress.end();
     fit
+}
+
+/// Spectra that the fit works on, for so many detector pixels: the same for every budget, as the result must be.
+fn spectra_for(pixels: usize) -> usize {
+    // A folded spectrum serves about four frequencies.
+    (MOST_PRODUCTS / (4 * pixels.max(1))).clamp(FEWEST_SPECTRA, MOST_FREQUENCIES)
+}
+
+/// Memory that a fit takes for its spectra: gathered, sorted by colours, and binned.
+pub fn fit_bytes(disk: &BrightDisk) -> u64 {
+    let pixels = (std::f64::consts::PI * disk.radius * disk.radius).min(disk.crop.shape().len() as f64).ceil() as usize;
+    (3 * size_of::<Complex<f32>>() * pixels * spectra_for(pixels)) as u64
 }
 
 /// Crop indices of the usable detector pixels inside the disk, in order.

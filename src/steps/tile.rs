@@ -98,6 +98,7 @@ mod tests {
                 precision: Precision::F32,
                 upscale: 4,
                 half_sets: false,
+                fit_bytes: 0,
                 memory: 1 << 30,
                 workers: 2,
                 free_disk: None,

@@ -18,7 +18,7 @@
 //! `φ(Q) = -(i exp(iχ) S₋ - i exp(-iχ) S₊) / (Σ |Γ|² + damping)`,  `|Γ|² = A₋ + A₊ - 2 A₋A₊ cos 2χ`.
 //!
 //! Plain single side band ("SSB") takes `Γ*/|Γ|` instead, which is the same phases with other weights. Against the true
-//! phase of one simulated object (A_small), each with the best of the dampings that were tried, Pearson is 0.95
+//! phase of one simulated object, each with the best of the dampings that were tried, Pearson is 0.95
 //! here and 0.97 for plain SSB at 120 counts, 0.75 and 0.74 at 1.2 counts; ring correlations are equal within 0.03.
 //! This one is kept because its numbers are radians and its noise is what the damping assumes.
 //! The damping is that of a [Wiener filter](crate::kernel::wiener), measured from two half-sets of detector pixels.
