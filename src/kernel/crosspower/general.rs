@@ -1,7 +1,8 @@
 //! The objective for aberrations of any order.
 //!
-//! With `a = χ(q-k) - χ(k)` and `b = χ(q+k) - χ(k)` the matched filter is `Γ* = m₋ e^(ia) - m₊ e^(-ib)`, with `m∓` whether
-//! `q∓k` lies in the aperture. Everything is on the detector's axes, where the aberrations are sought too: the rotation
+//! With `a = χ(k-q) - χ(k)` and `b = χ(k+q) - χ(k)` the matched filter is `Γ* = m₋ e^(ia) - m₊ e^(-ib)`, with `m∓` whether
+//! `k∓q` lies in the aperture: `Γ = ψ(k-q)ψ*(k) - ψ*(k+q)ψ(k)`. (With `q-k` in place of `k-q`, as it is often written, it
+//! holds for even aberrations only.) Everything is on the detector's axes, where the aberrations are sought too: the rotation
 //! then moves only the frequencies, not the pixels.
 
 use num_complex::Complex64;
@@ -154,8 +155,8 @@ pub fn general_objective(
                 let inside = |sign: f64| (place[0] + sign * own.k[0]).hypot(place[1] + sign * own.k[1]) <= radius;
                 let side = |sign: f64| {
                     let mut slopes = [0.0; MOST_COEFFICIENTS + 1];
-                    let moved = model.evaluate([q[0] + sign * own.k[0], q[1] + sign * own.k[1]], radius, &mut slopes);
-                    slopes[n] = moved[0] * turn[0] + moved[1] * turn[1];
+                    let moved = model.evaluate([own.k[0] + sign * q[0], own.k[1] + sign * q[1]], radius, &mut slopes);
+                    slopes[n] = sign * (moved[0] * turn[0] + moved[1] * turn[1]);
                     let phase = model.phase(&slopes[..n]) - own.phase;
                     slopes[..n].iter_mut().zip(&own.basis).for_each(|(s, o)| *s -= o);
                     (phase, slopes)
