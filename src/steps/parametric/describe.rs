@@ -229,3 +229,45 @@ fn inverse(mut a: [[f64; 4]; 4]) -> Option<[[f64; 4]; 4]> {
     }
     Some(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guess(rotation_deg: Option<f64>, c10_angstrom: Option<f64>) -> Guess {
+        Guess { models: Vec::new(), known: Aberrations::default(), rotation_deg, c10_angstrom }
+    }
+
+    #[test]
+    fn the_users_rotation_or_defocus_chooses_the_branch() {
+        let flips = |guess: Guess, degrees: f64, c10: f64| guess.branch(degrees, Some(c10)).unwrap().0;
+        assert!(!flips(guess(None, None), 30.0, -1500.0) && flips(guess(None, None), 120.0, -1500.0));
+        assert!(flips(guess(Some(-150.0), None), 30.0, -1500.0) && !flips(guess(Some(100.0), None), 30.0, -1500.0));
+        assert!(flips(guess(None, Some(1200.0)), 30.0, -1500.0) && !flips(guess(None, Some(-900.0)), 30.0, -1500.0));
+        assert!(!flips(guess(Some(20.0), Some(-900.0)), 30.0, -1500.0));
+    }
+
+    #[test]
+    fn guesses_that_contradict_each_other_are_refused_with_both_answers() {
+        let error = guess(Some(20.0), Some(900.0)).branch(30.0, Some(-1500.0)).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let text = error.to_string();
+        assert!(
+            ["20°", "-900 Å", "30.0°", "1500 Å", "-150.0°", "-1500 Å"].iter().all(|word| text.contains(word)),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_matrix_times_its_inverse_is_one_and_a_singular_one_has_none() {
+        let a = [[4.0, 1.0, 0.5, 0.0], [1.0, 3.0, 0.2, 0.1], [0.5, 0.2, 0.0, 1.0], [0.0, 0.1, 1.0, 5.0]];
+        let b = inverse(a).unwrap();
+        for i in 0..4 {
+            for j in 0..4 {
+                let one: f64 = (0..4).map(|k| a[i][k] * b[k][j]).sum();
+                assert!((one - f64::from(u8::from(i == j))).abs() < 1e-12);
+            }
+        }
+        assert!(inverse([[1.0; 4]; 4]).is_none());
+    }
+}
