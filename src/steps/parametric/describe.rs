@@ -262,10 +262,10 @@ mod tests {
     fn a_matrix_times_its_inverse_is_one_and_a_singular_one_has_none() {
         let a = [[4.0, 1.0, 0.5, 0.0], [1.0, 3.0, 0.2, 0.1], [0.5, 0.2, 0.0, 1.0], [0.0, 0.1, 1.0, 5.0]];
         let b = inverse(a).unwrap();
-        for i in 0..4 {
-            for j in 0..4 {
-                let one: f64 = (0..4).map(|k| a[i][k] * b[k][j]).sum();
-                assert!((one - f64::from(u8::from(i == j))).abs() < 1e-12);
+        for (i, row) in a.iter().enumerate() {
+            for (j, expected) in [0, 1, 2, 3].map(|j| f64::from(u8::from(i == j))).into_iter().enumerate() {
+                let found: f64 = row.iter().zip(&b).map(|(x, column)| x * column[j]).sum();
+                assert!((found - expected).abs() < 1e-12);
             }
         }
         assert!(inverse([[1.0; 4]; 4]).is_none());
