@@ -11,6 +11,11 @@ use export_common::{Picture, alone, check, run, run_of};
 use stemstream::axes::{Calibration, Image};
 use stemstream::config::ExportConfig;
 use stemstream::export::{RunResults, arrays, contact_sheet, picture, write_all};
+use stemstream::pipeline::Workers;
+
+fn workers() -> Workers {
+    Workers::new(2).unwrap()
+}
 
 const NOT_A_NUMBER: [u8; 3] = [150, 40, 110];
 
@@ -165,7 +170,7 @@ fn switches_choose_what_is_written_and_the_report_names_it() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let all = ExportConfig::default();
-    let written = write_all(dir.path(), None, &run(), &all).unwrap();
+    let written = write_all(dir.path(), None, &run(), &all, &workers()).unwrap();
     assert_eq!((written.arrays.len(), written.pictures.len()), (18, 10));
     assert_eq!(
         written.pictures[0],
@@ -184,7 +189,7 @@ fn switches_choose_what_is_written_and_the_report_names_it() {
 
     let none = ExportConfig { pictures: false, npy: false, tiff: false, ..all };
     let dir = tempfile::tempdir().unwrap();
-    let written = write_all(dir.path(), None, &run(), &none).unwrap();
+    let written = write_all(dir.path(), None, &run(), &none, &workers()).unwrap();
     assert!(written.arrays.is_empty() && written.pictures.is_empty());
 }
 
@@ -193,7 +198,7 @@ fn a_folder_that_cannot_be_written_to_is_named_with_the_way_out() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
-    let error = write_all(&file, None, &run(), &ExportConfig::default()).unwrap_err();
+    let error = write_all(&file, None, &run(), &ExportConfig::default(), &workers()).unwrap_err();
     assert_eq!(error.exit_code(), 2, "{error}");
     assert!(error.to_string().contains("file"), "{error}");
 }
@@ -208,8 +213,8 @@ mod with_hdf5 {
         let _alone = alone();
         let dir = tempfile::tempdir().unwrap();
         let all = ExportConfig::default();
-        write_all(dir.path(), None, &run(), &all).unwrap();
-        let second = write_all(dir.path(), None, &run(), &all).unwrap();
+        write_all(dir.path(), None, &run(), &all, &workers()).unwrap();
+        let second = write_all(dir.path(), None, &run(), &all, &workers()).unwrap();
         assert_eq!(second.run.as_deref(), Some("/superres_results/run_20250107_153045_2"));
         assert_eq!(
             second.pictures[0],
@@ -226,7 +231,7 @@ mod with_hdf5 {
         // Our own file of an earlier run is damaged as well.
         fs::write(dir.path().join("mydata_superres.emd"), "damaged").unwrap();
         let switches = ExportConfig { pictures: false, npy: false, tiff: false, ..ExportConfig::default() };
-        let written = write_all(dir.path(), Some(&user), &run(), &switches).unwrap();
+        let written = write_all(dir.path(), Some(&user), &run(), &switches, &workers()).unwrap();
         assert_eq!(written.emd, Some(dir.path().join("mydata_superres_2.emd")));
         assert_eq!(written.warnings.len(), 2);
         assert!(written.warnings[0].contains("mydata.emd"), "{:?}", written.warnings);
@@ -242,11 +247,11 @@ mod with_hdf5 {
         let before = fs::read(&user).unwrap();
         let mut switches = ExportConfig { pictures: false, npy: false, tiff: false, ..ExportConfig::default() };
         switches.emd = EmdTarget::Sidecar;
-        let written = write_all(dir.path(), Some(&user), &run(), &switches).unwrap();
+        let written = write_all(dir.path(), Some(&user), &run(), &switches, &workers()).unwrap();
         assert_eq!(written.emd, Some(dir.path().join("mydata_superres.emd")));
         assert_eq!(fs::read(&user).unwrap(), before);
         switches.emd = EmdTarget::Embed;
-        let written = write_all(dir.path(), Some(&user), &run(), &switches).unwrap();
+        let written = write_all(dir.path(), Some(&user), &run(), &switches, &workers()).unwrap();
         assert_eq!(written.emd, Some(user));
     }
 }

@@ -8,6 +8,7 @@ use super::run::RunResults;
 use super::{arrays, contact_sheet, picture};
 use crate::config::ExportConfig;
 use crate::error::{Error, Result};
+use crate::pipeline::Workers;
 
 /// What was written, for the report at the end of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,6 +39,7 @@ pub fn write_all(
     embed_into: Option<&Path>,
     run: &RunResults,
     switches: &ExportConfig,
+    workers: &Workers,
 ) -> Result<Written> {
     let mut written = Written::default();
     write_emd(folder, embed_into, run, switches, &mut written)?;
@@ -48,16 +50,17 @@ pub fn write_all(
     }
     let place = &run_folder(folder, run, written.run.as_deref());
     fs::create_dir_all(place).map_err(|e| Error::io(place, "create the folder for arrays and pictures", e))?;
-    if switches.npy {
-        written.arrays.extend(arrays::write_npy(place, &stem, run)?);
-    }
-    if switches.tiff {
-        written.arrays.extend(arrays::write_tiff(place, &stem, run)?);
-    }
-    if switches.pictures {
-        written.pictures.push(contact_sheet::write_contact_sheet(place, &stem, run)?);
-        written.pictures.extend(picture::write_pictures(place, &stem, run)?);
-    }
+    // Side by side: drawing takes the processor's time, and bringing many small files to the disk takes waiting.
+    let npy = || if switches.npy { arrays::write_npy(place, &stem, run) } else { Ok(Vec::new()) };
+    let tiff = || if switches.tiff { arrays::write_tiff(place, &stem, run) } else { Ok(Vec::new()) };
+    let sheet = || switches.pictures.then(|| contact_sheet::write_contact_sheet(place, &stem, run)).transpose();
+    let pictures = || if switches.pictures { picture::write_pictures(place, &stem, run) } else { Ok(Vec::new()) };
+    let ((sheet, pictures), (npy, tiff)) =
+        workers.install(|| rayon::join(|| rayon::join(sheet, pictures), || rayon::join(npy, tiff)));
+    written.arrays.extend(npy?);
+    written.arrays.extend(tiff?);
+    written.pictures.extend(sheet?);
+    written.pictures.extend(pictures?);
     Ok(written)
 }
 

@@ -3,6 +3,7 @@
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use tiff::encoder::{TiffEncoder, colortype};
 use tiff::tags::Tag;
 
@@ -39,15 +40,23 @@ pub fn write_tiff(folder: &Path, stem: &str, run: &RunResults) -> Result<Vec<Pat
 /// `write` for every result, with the name of its file.
 pub(super) fn each<F>(folder: &Path, stem: &str, ext: &str, run: &RunResults, write: F) -> Result<Vec<PathBuf>>
 where
-    F: Fn(&Layer<'_>, &Path) -> Result<PathBuf>,
+    F: Fn(&Layer<'_>, &Path) -> Result<PathBuf> + Sync,
 {
-    run.layers().iter().map(|layer| write(layer, &folder.join(format!("{stem}_{}.{ext}", layer.name)))).collect()
+    run.layers().par_iter().map(|layer| write(layer, &folder.join(format!("{stem}_{}.{ext}", layer.name)))).collect()
 }
 
 fn npy(out: &mut impl Write, image: &Image) -> io::Result<()> {
     let (rows, cols) = image.dim();
     npy_header(out, &format!("{rows}, {cols}"))?;
-    image.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
+    values(out, image)
+}
+
+/// All samples in C order, little-endian.
+fn values(out: &mut impl Write, image: &Image) -> io::Result<()> {
+    match image.as_slice() {
+        Some(samples) if cfg!(target_endian = "little") => out.write_all(bytemuck::cast_slice(samples)),
+        _ => image.iter().try_for_each(|value| out.write_all(&value.to_le_bytes())),
+    }
 }
 
 /// Writes a pair of images as one `.npy` array, `float64`, `[2, rows, cols]`, and returns the file.
@@ -61,7 +70,7 @@ pub fn write_npy_pair(path: &Path, pair: [&Image; 2]) -> Result<PathBuf> {
     }
     write_new(path, "the array", |out| {
         npy_header(out, &format!("2, {rows}, {cols}"))?;
-        pair.iter().copied().flatten().try_for_each(|value| out.write_all(&value.to_le_bytes()))
+        pair.iter().try_for_each(|image| values(out, image))
     })
 }
 

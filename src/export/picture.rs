@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::arrays::each;
 use super::canvas::{Area, Canvas, DIM};
 use super::files::{safe_name, write_new};
@@ -27,15 +29,16 @@ pub fn write_pictures(folder: &Path, stem: &str, run: &RunResults) -> Result<Vec
         let (canvas, title) = draw(run, layer);
         write_new(path, "the picture", |out| canvas.png(out, &title))
     })?;
-    for curve in &run.curves {
+    let curves = run.curves.par_iter().map(|curve| {
         let own = (curve.name == "frc").then(|| charts::ring_correlation(run)).flatten();
         let plot = own.unwrap_or_else(|| charts::columns(curve));
         let (width, height) = PLOT;
         let (mut canvas, y) = with_origin(run, width, height);
         plot.draw(&mut canvas, Area { x: MARGIN, y, width, height });
         let path = folder.join(format!("{stem}_{}.png", safe_name(&curve.name)));
-        files.push(write_new(&path, "the picture", |out| canvas.png(out, &plot.title))?);
-    }
+        write_new(&path, "the picture", |out| canvas.png(out, &plot.title))
+    });
+    files.extend(curves.collect::<Result<Vec<_>>>()?);
     Ok(files)
 }
 

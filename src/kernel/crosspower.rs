@@ -38,6 +38,8 @@ use std::sync::Arc;
 
 use num_complex::Complex;
 
+use super::simd::dispatch;
+
 /// Parameters of the model: `[c1, c2a, c2b, θ]`; the first three in scan pixels per detector pixel, θ in radians.
 pub type Parameters = [f64; 4];
 
@@ -160,19 +162,31 @@ pub struct Half {
     pub runs: Vec<Run>,
     /// Number of detector pixels.
     pub pixels: usize,
-    /// Real and imaginary parts of the spectra, `[spectrum, pixel]`: apart, they fill the processor's lanes.
+    /// Row, first column and length of each run once more, side by side for the lanes.
+    lines: [Vec<f64>; 3],
+    /// Real and imaginary parts of the spectra, `[spectrum, pixel]`: apart, they fill the processor's lanes. Behind the
+    /// last one there is room for a whole block of lanes, so that no run needs a shorter loop at its end.
     parts: [Vec<f32>; 2],
 }
 
 impl Half {
     /// One colour from its spectra, `[spectrum, pixel]`.
     pub fn new(runs: Vec<Run>, pixels: usize, spectra: &[Complex<f32>]) -> Self {
-        Self { runs, pixels, parts: [spectra.iter().map(|z| z.re).collect(), spectra.iter().map(|z| z.im).collect()] }
+        let part = |of: fn(&Complex<f32>) -> f32| spectra.iter().map(of).chain([0.0; LANES]).collect();
+        let line = |of: fn(&Run) -> f64| runs.iter().map(of).collect();
+        let lines = [line(|r| r.row), line(|r| r.col), line(|r| r.len as f64)];
+        Self { lines, pixels, parts: [part(|z| z.re), part(|z| z.im)], runs }
     }
 
     /// The real and the imaginary parts of one spectrum.
     fn spectrum(&self, index: usize) -> [&[f32]; 2] {
-        [0, 1].map(|part| &self.parts[part][index * self.pixels..][..self.pixels])
+        self.with_lanes(index).map(|part| &part[..self.pixels])
+    }
+
+    /// The same with a block of lanes behind it, which belongs to other pixels.
+    #[inline(always)]
+    fn with_lanes(&self, index: usize) -> [&[f32]; 2] {
+        self.parts.each_ref().map(|part| &part[index * self.pixels..][..self.pixels + LANES])
     }
 }
 
@@ -240,7 +254,32 @@ const LEAST_NORM: f64 = 1.0;
 /// # Panics
 /// When `range` reaches beyond the frequencies.
 pub fn objective(sets: &HalfSets, model: &Model, kernel: Kernel, range: std::ops::Range<usize>) -> Objective {
+    dispatch(
+        #[inline(always)]
+        || sum_over::<true>(sets, model, kernel, range),
+    )
+}
+
+/// The value of [`objective`] alone (to the same bits), which takes half the time.
+///
+/// # Panics
+/// When `range` reaches beyond the frequencies.
+pub fn objective_value(sets: &HalfSets, model: &Model, kernel: Kernel, range: std::ops::Range<usize>) -> f64 {
+    dispatch(
+        #[inline(always)]
+        || sum_over::<false>(sets, model, kernel, range).value,
+    )
+}
+
+#[inline(always)]
+fn sum_over<const SLOPES: bool>(
+    sets: &HalfSets,
+    model: &Model,
+    kernel: Kernel,
+    range: std::ops::Range<usize>,
+) -> Objective {
     let mut phases = Phases::of(sets);
+    let mut cuts = Cuts::for_runs(sets.halves.iter().map(|half| half.runs.len()).max().unwrap_or(0));
     let matrix = model.matrix();
     let derivatives = model.derivatives();
     let mut total = Objective::default();
@@ -251,12 +290,17 @@ pub fn objective(sets: &HalfSets, model: &Model, kernel: Kernel, range: std::ops
         let weights = Weights::new(model, kernel, q);
         let mut counts = [0; REGIONS];
         phases.fill(w);
-        let sums: [[Sums; REGIONS]; 2] =
-            std::array::from_fn(|h| half_sums(sets, h, index, &weights, (&phases, &mut counts)));
+        // Not a map: its closure would not be compiled for this processor.
+        let mut sums = [[Sums::default(); REGIONS]; 2];
+        half_sums::<SLOPES>(sets, 0, index, &weights, (&phases, &mut cuts, &mut counts), &mut sums[0]);
+        half_sums::<SLOPES>(sets, 1, index, &weights, (&phases, &mut cuts, &mut counts), &mut sums[1]);
         let norm = weights.norm(&counts);
         let s = sums.map(|regions| weights.apply(&regions, |r| r.plain));
         let value = (s[0] * s[1].conj()).re / norm;
         total.value += value;
+        if !SLOPES {
+            continue;
+        }
         total.power += 0.5 * (s[0].norm_sqr() + s[1].norm_sqr()) / norm;
         for (p, derivative) in derivatives.iter().enumerate() {
             let u = gradient_of_phase(derivative, q);
@@ -330,52 +374,66 @@ impl Weights {
         let crescents = self.factor[1] * regions[1].plain - self.factor[2] * regions[2].plain;
         slope * (Complex::<f64>::i() * crescents - 2.0 * self.chi.cos() * regions[0].plain)
     }
+}
 
-    /// Cuts a run into pieces of one region each: `(region, first, end)`.
-    fn pieces(&self, run: &Run, spacing: f64) -> ([(usize, usize, usize); 5], usize) {
-        let mut out = [(0, 0, 0); 5];
-        let Some((q, radius)) = self.overlap else {
-            out[0] = (0, 0, run.len);
-            return (out, 1);
-        };
-        let minus = inside(run, spacing, q, radius);
-        let plus = inside(run, spacing, [-q[0], -q[1]], radius);
-        let mut cuts = [0, minus.0, minus.1, plus.0, plus.1, run.len];
-        cuts.sort_unstable();
-        let mut count = 0;
-        for pair in cuts.windows(2) {
-            let (first, end) = (pair[0], pair[1]);
-            let here = |(a, b): (usize, usize)| a <= first && end <= b;
-            let region = match (here(minus), here(plus)) {
-                (true, true) => 0,
-                (true, false) => 1,
-                (false, true) => 2,
-                (false, false) => continue,
-            };
-            if first < end {
-                out[count] = (region, first, end);
-                count += 1;
-            }
+/// Where the displaced apertures cut the runs of one colour at one frequency, `[first, end)` each: `q-k` inside, and
+/// `q+k` inside.
+#[derive(Default)]
+struct Cuts {
+    minus: [Vec<u32>; 2],
+    plus: [Vec<u32>; 2],
+}
+
+impl Cuts {
+    fn for_runs(count: usize) -> Self {
+        let pair = || [vec![0; count], vec![0; count]];
+        Self { minus: pair(), plus: pair() }
+    }
+
+    /// Looks the cuts up; nothing to look up for the shift kernel.
+    #[inline(always)]
+    fn fill(&mut self, half: &Half, spacing: f64, weights: &Weights) {
+        if let Some((q, radius)) = weights.overlap {
+            inside(half, spacing, (q, radius), &mut self.minus);
+            inside(half, spacing, ([-q[0], -q[1]], radius), &mut self.plus);
         }
-        (out, count)
+    }
+
+    /// Pieces of a run of one region each: `(region, first, end)`, some of them empty.
+    #[inline(always)]
+    fn pieces(&self, index: usize, run: &Run, weights: &Weights) -> [(usize, usize, usize); 5] {
+        if weights.overlap.is_none() {
+            return [(0, 0, run.len), (0, 0, 0), (0, 0, 0), (0, 0, 0), (0, 0, 0)];
+        }
+        let at = |cut: &[Vec<u32>; 2]| (cut[0][index] as usize, cut[1][index] as usize);
+        let (m, p) = (at(&self.minus), at(&self.plus));
+        [
+            (1, m.0, m.1.min(p.0)),
+            (2, p.0, p.1.min(m.0)),
+            (0, m.0.max(p.0), m.1.min(p.1)),
+            (1, m.0.max(p.1), m.1),
+            (2, p.0.max(m.1), p.1),
+        ]
     }
 }
 
-/// The pixels of a run within `radius` of `center`, as `[first, end)`.
-fn inside(run: &Run, spacing: f64, center: [f64; 2], radius: f64) -> (usize, usize) {
-    let height = radius * radius - (run.row - center[0]).powi(2);
-    if height < 0.0 {
-        return (0, 0);
+/// The pixels of each run within `radius` of `center`, as `[first, end)`; runs that have none get an empty range at
+/// their end, which cuts nothing off another.
+#[inline(always)]
+fn inside(half: &Half, spacing: f64, (center, radius): ([f64; 2], f64), [first, end]: &mut [Vec<u32>; 2]) {
+    let n = half.runs.len();
+    let [row, col, len] = half.lines.each_ref().map(|line| &line[..n]);
+    let (first, end) = (&mut first[..n], &mut end[..n]);
+    let per_pixel = 1.0 / spacing;
+    for i in 0..n {
+        let height = radius * radius - (row[i] - center[0]) * (row[i] - center[0]);
+        let reach = height.max(0.0).sqrt();
+        let from = ((center[1] - reach - col[i]) * per_pixel).ceil().clamp(0.0, len[i]);
+        let upto = (((center[1] + reach - col[i]) * per_pixel).floor() + 1.0).clamp(0.0, len[i]);
+        let some = height >= 0.0 && from < upto;
+        first[i] = if some { from } else { len[i] } as u32;
+        end[i] = if some { upto } else { len[i] } as u32;
     }
-    let half = height.sqrt();
-    let len = run.len as f64;
-    // Both are not negative: the integer part is the floor.
-    let before = ((center[1] - half - run.col) / spacing).clamp(0.0, len);
-    let first = before as usize;
-    let first = first + usize::from((first as f64) < before);
-    let upto = (center[1] + half - run.col) / spacing;
-    let end = if upto < 0.0 { 0 } else { (upto.min(len) as usize + 1).min(run.len) };
-    if first < end { (first, end) } else { (0, 0) }
 }
 
 /// `exp(i w·k)` on the lattice of the detector pixels, whose step is half the spacing of a run: all rows share the
@@ -383,7 +441,9 @@ fn inside(run: &Run, spacing: f64, center: [f64; 2], radius: f64) -> (usize, usi
 struct Phases {
     origin: [f64; 2],
     step: f64,
-    rows: Vec<Complex<f64>>,
+    rows: [Vec<f64>; 2],
+    /// Every other place along a row, from its beginning.
+    along: [Vec<f64>; 2],
     /// Real and imaginary parts for even and for odd places along a row.
     cols: [[Vec<f32>; 2]; 2],
 }
@@ -396,100 +456,157 @@ impl Phases {
         let origin = [least(|r| r.row), least(|r| r.col)];
         let place = |at: f64, axis: usize| ((at - origin[axis]) / step).round() as usize;
         let lines = runs().map(|r| place(r.row, 0) + 1).max().unwrap_or(0);
-        let places = runs().map(|r| place(r.col, 1) + 2 * r.len).max().unwrap_or(0);
-        let cols = || [vec![0.0; places / 2 + 1], vec![0.0; places / 2 + 1]];
-        Self { origin, step, rows: vec![Complex::default(); lines], cols: [cols(), cols()] }
+        let places = runs().map(|r| place(r.col, 1) + 2 * r.len).max().unwrap_or(0) / 2 + 1 + LANES;
+        let wide = |n: usize| [vec![0.0; n], vec![0.0; n]];
+        let cols = || [vec![0.0; places], vec![0.0; places]];
+        Self { origin, step, rows: wide(lines), along: wide(places), cols: [cols(), cols()] }
     }
 
+    #[inline(always)]
     fn fill(&mut self, w: [f64; 2]) {
-        let (mut z, turn) = (Complex::cis(w[0] * self.origin[0]), Complex::cis(w[0] * self.step));
-        for row in &mut self.rows {
-            *row = z;
-            z *= turn;
-        }
-        let turn = Complex::cis(2.0 * w[1] * self.step);
-        for (parity, [re, im]) in self.cols.iter_mut().enumerate() {
-            let mut z = Complex::cis(w[1] * (self.origin[1] + parity as f64 * self.step));
-            for (re, im) in re.iter_mut().zip(im) {
-                (*re, *im) = (z.re as f32, z.im as f32);
-                z *= turn;
-            }
+        powers(&mut self.rows, w[0] * self.origin[0], w[0] * self.step);
+        powers(&mut self.along, w[1] * self.origin[1], 2.0 * w[1] * self.step);
+        let (sin, cos) = (w[1] * self.step).sin_cos();
+        let n = self.along[0].len();
+        let [from_re, from_im] = self.along.each_ref().map(|part| &part[..n]);
+        let [[even_re, even_im], [odd_re, odd_im]] =
+            self.cols.each_mut().map(|cols| cols.each_mut().map(|c| &mut c[..n]));
+        for i in 0..n {
+            let (re, im) = (from_re[i], from_im[i]);
+            (even_re[i], even_im[i]) = (re as f32, im as f32);
+            (odd_re[i], odd_im[i]) = ((re * cos - im * sin) as f32, (re * sin + im * cos) as f32);
         }
     }
 
     /// The factor of a run's row, and those of its columns.
+    #[inline(always)]
     fn of_run(&self, run: &Run) -> (Complex<f64>, [&[f32]; 2]) {
         let line = ((run.row - self.origin[0]) / self.step + 0.5) as usize;
         let place = ((run.col - self.origin[1]) / self.step + 0.5) as usize;
         let [re, im] = &self.cols[place % 2];
-        (self.rows[line], [&re[place / 2..][..run.len], &im[place / 2..][..run.len]])
+        (
+            Complex::new(self.rows[0][line], self.rows[1][line]),
+            [&re[place / 2..][..run.len + LANES], &im[place / 2..][..run.len + LANES]],
+        )
     }
 }
 
-fn half_sums(
+/// `exp(i (start + j turn))` for each place `j`. What is there is copied with one more turn, so that the parts double and
+/// fill the lanes.
+#[inline(always)]
+fn powers([re, im]: &mut [Vec<f64>; 2], start: f64, turn: f64) {
+    let n = re.len();
+    if n == 0 {
+        return;
+    }
+    (im[0], re[0]) = start.sin_cos();
+    let mut step = Complex::cis(turn);
+    let mut done = 1;
+    while done < n {
+        let more = done.min(n - done);
+        let ((from_re, to_re), (from_im, to_im)) = (re.split_at_mut(done), im.split_at_mut(done));
+        let (from_re, from_im) = (&from_re[..more], &from_im[..more]);
+        let (to_re, to_im) = (&mut to_re[..more], &mut to_im[..more]);
+        for i in 0..more {
+            to_re[i] = from_re[i] * step.re - from_im[i] * step.im;
+            to_im[i] = from_re[i] * step.im + from_im[i] * step.re;
+        }
+        step *= step;
+        done += more;
+    }
+}
+
+#[inline(always)]
+fn half_sums<const SLOPES: bool>(
     sets: &HalfSets,
     half: usize,
     index: usize,
     weights: &Weights,
-    (phases, counts): (&Phases, &mut [usize; REGIONS]),
-) -> [Sums; REGIONS] {
+    (phases, cuts, counts): (&Phases, &mut Cuts, &mut [usize; REGIONS]),
+    regions: &mut [Sums; REGIONS],
+) {
     let half = &sets.halves[half];
-    let spectrum = half.spectrum(sets.spectrum_of[index]);
-    let mut regions = [Sums::default(); REGIONS];
-    for run in &half.runs {
-        let (pieces, count) = weights.pieces(run, sets.spacing);
+    let spectrum = half.with_lanes(sets.spectrum_of[index]);
+    cuts.fill(half, sets.spacing, weights);
+    for (place, run) in half.runs.iter().enumerate() {
         let (turn, factors) = phases.of_run(run);
-        for &(region, first, end) in &pieces[..count] {
-            let samples = spectrum.map(|part| &part[run.start + first..run.start + end]);
-            let (plain, moment) = dot(samples, factors.map(|part| &part[first..end]));
+        for (region, first, end) in cuts.pieces(place, run, weights) {
+            if first >= end {
+                continue;
+            }
+            let (from, upto) = (run.start + first, run.start + end + LANES);
+            let samples = [&spectrum[0][from..upto], &spectrum[1][from..upto]];
+            let factors = [&factors[0][first..end + LANES], &factors[1][first..end + LANES]];
+            let (plain, moment) = dot::<SLOPES>(samples, factors);
             counts[region] += end - first;
             let plain = plain * turn;
             let sums = &mut regions[region];
             sums.plain += plain;
-            sums.row += plain * run.row;
-            sums.col += plain * (run.col + sets.spacing * first as f64) + moment * turn * sets.spacing;
+            if SLOPES {
+                sums.row += plain * run.row;
+                sums.col += plain * (run.col + sets.spacing * first as f64) + moment * turn * sets.spacing;
+            }
         }
     }
-    regions
 }
 
 /// Numbers that are multiplied side by side.
-const LANES: usize = 4;
+const LANES: usize = 8;
 
-/// `Σ a_j b_j` and `Σ j a_j b_j` of complex numbers with their parts apart.
-fn dot([a_re, a_im]: [&[f32]; 2], [b_re, b_im]: [&[f32]; 2]) -> (Complex<f64>, Complex<f64>) {
-    let n = a_re.len();
-    let (mut plain, mut moment) = ([[0f32; LANES]; 2], [[0f32; LANES]; 2]);
-    let mut weight: [f32; LANES] = std::array::from_fn(|l| l as f32);
+/// `Σ a_j b_j` and, for slopes, `Σ j a_j b_j` of complex numbers with their parts apart. Behind the numbers there is a
+/// block of lanes that does not count.
+#[inline(always)]
+fn dot<const SLOPES: bool>([a_re, a_im]: [&[f32]; 2], [b_re, b_im]: [&[f32]; 2]) -> (Complex<f64>, Complex<f64>) {
+    let n = a_re.len() - LANES;
+    let mut sums = [[0f32; LANES]; 4];
+    let mut weight: [f32; LANES] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
     let whole = n - n % LANES;
     let mut at = 0;
     while at < whole {
-        let (ar, ai) = (&a_re[at..at + LANES], &a_im[at..at + LANES]);
-        let (br, bi) = (&b_re[at..at + LANES], &b_im[at..at + LANES]);
-        for l in 0..LANES {
-            let re = ar[l] * br[l] - ai[l] * bi[l];
-            let im = ar[l] * bi[l] + ai[l] * br[l];
-            plain[0][l] += re;
-            plain[1][l] += im;
-            moment[0][l] += re * weight[l];
-            moment[1][l] += im * weight[l];
-            weight[l] += LANES as f32;
+        let block = at..at + LANES;
+        let parts = (&a_re[block.clone()], &a_im[block.clone()], &b_re[block.clone()], &b_im[block]);
+        add_block::<SLOPES>(parts, LANES, &weight, &mut sums);
+        for w in &mut weight {
+            *w += LANES as f32;
         }
         at += LANES;
     }
-    for (l, j) in (whole..n).enumerate() {
-        let re = a_re[j] * b_re[j] - a_im[j] * b_im[j];
-        let im = a_re[j] * b_im[j] + a_im[j] * b_re[j];
-        plain[0][l] += re;
-        plain[1][l] += im;
-        moment[0][l] += re * weight[l];
-        moment[1][l] += im * weight[l];
+    if whole < n {
+        let block = whole..whole + LANES;
+        let parts = (&a_re[block.clone()], &a_im[block.clone()], &b_re[block.clone()], &b_im[block]);
+        add_block::<SLOPES>(parts, n - whole, &weight, &mut sums);
     }
-    let wide = |z: [[f32; LANES]; 2]| {
-        let [re, im] = z.map(|part| f64::from(part.iter().sum::<f32>()));
-        Complex::new(re, im)
-    };
-    (wide(plain), wide(moment))
+    (Complex::new(across(&sums[0]), across(&sums[1])), Complex::new(across(&sums[2]), across(&sums[3])))
+}
+
+/// Adds the first `count` products of a block to the lanes of `[Σ re, Σ im, Σ w re, Σ w im]`.
+#[inline(always)]
+fn add_block<const SLOPES: bool>(
+    (ar, ai, br, bi): (&[f32], &[f32], &[f32], &[f32]),
+    count: usize,
+    weight: &[f32; LANES],
+    sums: &mut [[f32; LANES]; 4],
+) {
+    let (ar, ai, br, bi) = (&ar[..LANES], &ai[..LANES], &br[..LANES], &bi[..LANES]);
+    for l in 0..LANES {
+        let counts = (l as u32) < count as u32;
+        let re = if counts { ar[l] * br[l] - ai[l] * bi[l] } else { 0.0 };
+        let im = if counts { ar[l] * bi[l] + ai[l] * br[l] } else { 0.0 };
+        sums[0][l] += re;
+        sums[1][l] += im;
+        if SLOPES {
+            sums[2][l] += re * weight[l];
+            sums[3][l] += im * weight[l];
+        }
+    }
+}
+
+/// The sum over the lanes: halves are folded onto each other, which needs few steps.
+#[inline(always)]
+fn across(v: &[f32; LANES]) -> f64 {
+    let (a, b) = (v[0] + v[4], v[1] + v[5]);
+    let (c, d) = (v[2] + v[6], v[3] + v[7]);
+    f64::from((a + c) + (b + d))
 }
 
 #[cfg(test)]

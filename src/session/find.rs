@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::cache::{Candidate, Fingerprint, Manifest, Step};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::pipeline::Workers;
 use crate::session::parameters;
 
 /// The stem of the input's name, from which all names of results are made.
@@ -74,4 +75,14 @@ pub(super) fn choose(folder: &Path, base: &str, source: &Fingerprint, config: &C
         ));
     }
     unreadable.map_or(Ok(Found::Nothing), Err)
+}
+
+/// As many threads as the configuration says, one for each core when it does not: for work beside the steps, such as
+/// writing results.
+///
+/// # Errors
+/// As [`Workers::new`].
+pub fn workers(config: &Config) -> Result<Workers> {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Workers::new(config.run.workers.unwrap_or_else(cores))
 }

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
 
-pub use find::{base_name, cache_folder, timestamp};
+pub use find::{base_name, cache_folder, timestamp, workers};
 pub use preview::Preview;
 pub use results::Results;
 

@@ -5,6 +5,7 @@
 //! frequencies, then with a quasi-Newton method over all of them. With a calibration the exact factor of a weak phase
 //! object is tried as well, and kept where it explains the data better.
 
+mod climb;
 mod describe;
 mod orders;
 mod samples;
@@ -145,12 +146,15 @@ impl AberrationFit {
         [d[0] - s[0] / sampling.step_angstrom, d[1] - s[1] / sampling.step_angstrom]
     }
 
-    /// The even and the odd part of the aberration function `χ` in radians at a frequency `[row, col]` in cycles per
-    /// scan pixel; 0 for an unknown calibration.
-    pub fn chi(&self, q: [f64; 2]) -> (f64, f64) {
-        let (Some(all), Some(s)) = (self.aberrations(), self.sampling) else { return (0.0, 0.0) };
-        let angle = q.map(|q| q / s.step_angstrom * s.wavelength_angstrom);
-        (all.chi_even(angle, s.wavelength_angstrom), all.chi_odd(angle, s.wavelength_angstrom))
+    /// The even and the odd part of the aberration function `χ` in radians, as a function of the frequency `[row, col]`
+    /// in cycles per scan pixel; 0 for an unknown calibration.
+    pub fn chi(&self) -> impl Fn([f64; 2]) -> (f64, f64) + Sync + use<> {
+        let known = self.aberrations().zip(self.sampling);
+        move |q| {
+            let Some((all, s)) = &known else { return (0.0, 0.0) };
+            let angle = q.map(|q| q / s.step_angstrom * s.wavelength_angstrom);
+            (all.chi_even(angle, s.wavelength_angstrom), all.chi_odd(angle, s.wavelength_angstrom))
+        }
     }
 }
 

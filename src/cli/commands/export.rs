@@ -99,7 +99,7 @@ pub(super) fn write(
     let run = run_results(results, timestamp, hdf5.as_deref().map_or_else(|| name(cache), name));
     let embed = config.export.emd == EmdTarget::Embed && config.export.folder.is_none();
     let embed_into = (embed && results.manifest.source.may_grow).then_some(source.as_path());
-    let written = write_all(&folder, embed_into, &run, &config.export)?;
+    let written = write_all(&folder, embed_into, &run, &config.export, &session::workers(config)?)?;
     for warning in &written.warnings {
         talk.warn(warning);
     }

@@ -39,6 +39,7 @@ use crate::axes::{Image, Sample, ScanShape};
 use crate::kernel::fft2::Fft2;
 use crate::kernel::forward::fast_len;
 use crate::kernel::real::Real;
+use crate::kernel::simd::dispatch;
 
 mod side_bands;
 
@@ -206,11 +207,17 @@ impl<T: Real> ShiftedSpectrum<T> {
         }
         (self.weight, self.mean) = (weight, mean);
         self.work.fill(Complex::default());
-        for (to, from) in self.work.chunks_exact_mut(padded.cols).zip(image.chunks_exact(scan.cols)) {
-            for (z, sample) in to.iter_mut().zip(from) {
-                z.re = T::round_from(weight * (sample.to_f64() / mean - 1.0));
-            }
-        }
+        let work = &mut self.work;
+        dispatch(
+            #[inline(always)]
+            || {
+                for (to, from) in work.chunks_exact_mut(padded.cols).zip(image.chunks_exact(scan.cols)) {
+                    for (z, sample) in to.iter_mut().zip(from) {
+                        z.re = T::round_from(weight * (sample.to_f64() / mean - 1.0));
+                    }
+                }
+            },
+        );
         self.fft.forward(&mut self.work, &mut self.spectrum, &mut self.scratch);
         true
     }
@@ -230,6 +237,7 @@ impl<T: Real> ShiftedSpectrum<T> {
 #[derive(Debug)]
 pub struct Band<'a, T: Real> {
     grid: FourierGrid,
+    limit: Option<Circle>,
     lines: Range<usize>,
     sum: &'a mut [T],
     turned: [Vec<T>; 2],
@@ -244,8 +252,9 @@ impl<T: Real> Band<'_, T> {
 
     /// As [`add`](Self::add), with another shift than the image was loaded with.
     pub fn add_at(&mut self, image: &ShiftedSpectrum<T>, phases: &Phases<T>) {
+        let (grid, limit) = (self.grid, self.limit);
         let whole = 0..self.grid.line_len() / 2;
-        self.add_rows(image, phases, |_| [whole.clone(), 0..0]);
+        self.add_rows(image, phases, |line| limit.map_or([whole.clone(), 0..0], |circle| circle.runs(grid, line)));
     }
 
     /// As [`add`](Self::add), only the frequencies within a circle.
@@ -256,9 +265,16 @@ impl<T: Real> Band<'_, T> {
 
     /// Adds the rows that `runs` says for each line.
     fn add_rows(&mut self, image: &ShiftedSpectrum<T>, phases: &Phases<T>, runs: impl Fn(usize) -> [Range<usize>; 2]) {
-        if image.weight == 0.0 {
-            return;
+        if image.weight > 0.0 {
+            dispatch(
+                #[inline(always)]
+                || self.add_lines(image, phases, runs),
+            );
         }
+    }
+
+    #[inline(always)]
+    fn add_lines(&mut self, image: &ShiftedSpectrum<T>, phases: &Phases<T>, runs: impl Fn(usize) -> [Range<usize>; 2]) {
         let (rows, len) = (self.grid.padded.rows, self.grid.line_len());
         let [turned_re, turned_im] = &mut self.turned;
         for (line, sum) in self.lines.clone().zip(self.sum.chunks_exact_mut(len)) {
@@ -268,9 +284,11 @@ impl<T: Real> Band<'_, T> {
             }
             let col = line % self.grid.padded.cols;
             let phase = phases.cols[line];
-            for ((z, re), im) in image.spectrum[col * rows..].iter().zip(&mut *turned_re).zip(&mut *turned_im) {
-                let turned = z * phase;
-                (*re, *im) = (turned.re, turned.im);
+            let from = &image.spectrum[col * rows..][..rows];
+            let (turned_re, turned_im) = (&mut turned_re[..rows], &mut turned_im[..rows]);
+            for i in 0..rows {
+                turned_re[i] = from[i].re * phase.re - from[i].im * phase.im;
+                turned_im[i] = from[i].re * phase.im + from[i].im * phase.re;
             }
             let (sum_re, sum_im) = sum.split_at_mut(len / 2);
             for run in runs {
@@ -293,6 +311,7 @@ impl<T: Real> Band<'_, T> {
 }
 
 /// `sum += a b` for complex numbers in separate real and imaginary parts, which compilers vectorise.
+#[inline(always)]
 fn add_product<T: Real>(re: &mut [T], im: &mut [T], a: (&[T], &[T]), b: (&[T], &[T])) {
     let n = re.len();
     let (im, a, b) = (&mut im[..n], (&a.0[..n], &a.1[..n]), (&b.0[..n], &b.1[..n]));
@@ -306,6 +325,8 @@ fn add_product<T: Real>(re: &mut [T], im: &mut [T], a: (&[T], &[T]), b: (&[T], &
 #[derive(Debug)]
 pub struct FourierMerge<T: Real> {
     grid: FourierGrid,
+    /// Only frequencies in here are summed.
+    limit: Option<Circle>,
     sum: Vec<T>,
     coverage: Coverage,
     weight: f64,
@@ -318,7 +339,15 @@ impl<T: Real> FourierMerge<T> {
     pub fn new(grid: FourierGrid) -> Self {
         let sum = vec![T::zero(); grid.lines() * grid.line_len()];
         let coverage = Coverage::new(grid.scan, grid.factor);
-        Self { grid, sum, coverage, weight: 0.0, mean: 0.0, images: 0 }
+        Self { grid, limit: None, sum, coverage, weight: 0.0, mean: 0.0, images: 0 }
+    }
+
+    /// An empty sum of only the frequencies up to `limit` (cycles per scan pixel), for a
+    /// [`finish`](Self::finish) with no higher limit.
+    pub fn within(grid: FourierGrid, limit: Option<f64>) -> Self {
+        // A little more, so that rounding leaves nothing out.
+        let limit = limit.map(|limit| Circle { center: [0.0; 2], radius: limit * (1.0 + 1e-9) });
+        Self { limit, ..Self::new(grid) }
     }
 
     /// Adds one image: [`note`](Self::note) and all bands.
@@ -360,9 +389,10 @@ impl<T: Real> FourierMerge<T> {
     /// # Panics
     /// When `lines` is 0.
     pub fn bands(&mut self, lines: usize) -> impl Iterator<Item = Band<'_, T>> {
-        let grid = self.grid;
+        let (grid, limit) = (self.grid, self.limit);
         self.sum.chunks_mut(lines * grid.line_len()).enumerate().map(move |(k, sum)| Band {
             grid,
+            limit,
             lines: k * lines..k * lines + sum.len() / grid.line_len(),
             sum,
             turned: [(); 2].map(|()| vec![T::zero(); grid.padded.rows]),

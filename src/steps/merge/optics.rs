@@ -41,10 +41,10 @@ impl Optics {
         2.0 * self.radius / self.pixels_per_frequency
     }
 
-    /// Even and odd part of the aberration function at `q` (`[row, col]`, cycles per scan pixel, scan axes), in radians.
-    /// The only place that reads it out of a fit.
-    pub(in crate::steps) fn chi(fit: &AberrationFit, q: [f64; 2]) -> (f64, f64) {
-        fit.chi(q)
+    /// Even and odd part of the aberration function, in radians, of a frequency (`[row, col]`, cycles per scan pixel, scan
+    /// axes). The only place that reads it out of a fit.
+    pub(in crate::steps) fn chi(fit: &AberrationFit) -> impl Fn([f64; 2]) -> (f64, f64) + Sync + use<> {
+        fit.chi()
     }
 
     /// The aperture around the frequency that detector pixel `k` (from the disk's centre) stands for.

@@ -103,7 +103,7 @@ impl Job<'_> {
         let grid = FourierGrid::new(ctx.scan, self.factor, far);
         let filters = phase.map_or(0, |(optics, fit)| {
             let shape = (ctx.scan.rows * self.factor, ctx.scan.cols * self.factor);
-            let chi = |q| Optics::chi(fit, q);
+            let chi = Optics::chi(fit);
             contrast::Optics { factor: self.factor, limit: optics.limit(), chi: &chi, pad: field.border }.bytes(shape)
         });
         while !wanted.is_empty() {
@@ -115,7 +115,7 @@ impl Job<'_> {
             let bright = (now[0] == Wanted::Halves).then_some(&mut bright[..]);
             pass::<S>(ctx, self.stack, (self.parts, grid), &mut sums, bright)?;
             if let Some(halves) = sums.halves.take() {
-                let made = combine(halves, field.limit);
+                let made = ctx.workers.install(|| combine(halves, field.limit));
                 resolutions.image = self.finish_halves(&made, &field, phase)?;
                 merged = Some((made.image, made.weights));
             }
@@ -171,16 +171,17 @@ impl Job<'_> {
         phase: Option<&(Optics, AberrationFit)>,
     ) -> Sums {
         let mut sums = Sums::default();
+        let limit = phase.map(|(optics, _)| optics.limit());
         for wanted in now {
             match *wanted {
-                Wanted::Halves => sums.halves = Some([(); 2].map(|()| FourierMerge::new(grid))),
+                Wanted::Halves => sums.halves = Some([(); 2].map(|()| FourierMerge::within(grid, limit))),
                 Wanted::Sides => {
                     sums.sides = phase.map(|(optics, fit)| {
                         let circles = self.parts.iter().map(|part| optics.aperture(fit, part.from_center)).collect();
                         (SideBands::new(grid), circles)
                     });
                 }
-                Wanted::Depth(index) => sums.moved.push((FourierMerge::new(grid), depths[index].clone())),
+                Wanted::Depth(index) => sums.moved.push((FourierMerge::within(grid, limit), depths[index].clone())),
             }
         }
         sums
@@ -195,18 +196,19 @@ impl Job<'_> {
     ) -> Result<Option<Resolution>> {
         let halves = [&made.halves[0], &made.halves[1]];
         if let Some((optics, fit)) = phase {
-            let filter = contrast::Optics {
-                factor: self.factor,
-                limit: optics.limit(),
-                chi: &|q| Optics::chi(fit, q),
-                pad: field.border,
+            let chi = Optics::chi(fit);
+            let filter = contrast::Optics { factor: self.factor, limit: optics.limit(), chi: &chi, pad: field.border };
+            let bytes = filter.bytes(made.image.dim()) as u64;
+            let _charge = self.ctx.budget.charge(bytes, "phase contrast")?;
+            let flipped = || filter.phase_flipped(&made.image);
+            let wiener = || filter.wiener(halves);
+            // Side by side where there is room for both.
+            let (flipped, wiener) = match self.ctx.budget.charge(bytes, "phase contrast") {
+                Ok(_more) => self.ctx.workers.install(|| rayon::join(flipped, wiener)),
+                Err(_) => (flipped(), wiener()),
             };
-            let _charge = self.ctx.budget.charge(filter.bytes(made.image.dim()) as u64, "phase contrast")?;
-            self.publish(
-                ("superres_phase_flipped", "phase contrast, signs put right (atoms bright)", ""),
-                &filter.phase_flipped(&made.image),
-            )?;
-            self.publish(("superres_wiener", "phase, Wiener filter (atoms bright)", "rad"), &filter.wiener(halves))?;
+            self.publish(("superres_phase_flipped", "phase contrast, signs put right (atoms bright)", ""), &flipped)?;
+            self.publish(("superres_wiener", "phase, Wiener filter (atoms bright)", "rad"), &wiener)?;
         }
         self.correlate(halves, field, ("frc", "Fourier ring correlation of half-sets"))
     }
@@ -217,7 +219,8 @@ impl Job<'_> {
         field: &Field,
         (optics, fit): (&Optics, &AberrationFit),
     ) -> Result<Option<Resolution>> {
-        let (image, [a, b]) = bands.finish(&|q| Optics::chi(fit, q).0, optics.limit());
+        let chi = Optics::chi(fit);
+        let (image, [a, b]) = bands.finish(&|q| chi(q).0, optics.limit());
         self.publish(("superres_ssb", "phase, single side bands (atoms bright)", "rad"), &image)?;
         self.correlate([&a, &b], field, ("frc_ssb", "Fourier ring correlation of half-sets, single side bands"))
     }
@@ -248,11 +251,13 @@ impl Job<'_> {
 
 /// The image of both half-sets and of each alone.
 fn combine(halves: [FourierMerge<f32>; 2], limit: Option<f64>) -> Merged {
-    let images = [0, 1].map(|half| halves[half].finish(limit));
+    let (first, second) = rayon::join(|| halves[0].finish(limit), || halves[1].finish(limit));
+    let images = [first, second];
     let [mut all, other] = halves;
     all.absorb(&other);
     drop(other);
-    Merged { image: all.finish(limit), weights: all.effective_images(), halves: images }
+    let (image, weights) = rayon::join(|| all.finish(limit), || all.effective_images());
+    Merged { image, weights, halves: images }
 }
 
 /// The fitted aberrations, where the shifts are those of a model.

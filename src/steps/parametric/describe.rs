@@ -184,15 +184,13 @@ fn standard_deviations(
         (0..4).for_each(|i| (0..4).for_each(|j| scatter[i][j] += g[i] * g[j]));
     }
     let step = [1e-3 / radius, 1e-3 / radius, 1e-3 / radius, 1e-3];
+    let here: Parameters = std::array::from_fn(|i| slopes.iter().map(|g| g[i]).sum());
     let mut curvature = [[0.0; 4]; 4];
     for p in 0..4 {
-        let at = |sign: f64| {
-            let mut moved = *model;
-            moved.parameters[p] += sign * step[p];
-            evaluate(fine, &moved, kernel).gradient
-        };
-        let (up, down) = (at(1.0), at(-1.0));
-        (0..4).for_each(|i| curvature[i][p] = (up[i] - down[i]) / (2.0 * step[p]));
+        let mut moved = *model;
+        moved.parameters[p] += step[p];
+        let slope = evaluate(fine, &moved, kernel).gradient;
+        (0..4).for_each(|i| curvature[i][p] = (slope[i] - here[i]) / step[p]);
     }
     let Some(inverse) = inverse(curvature) else { return BTreeMap::new() };
     let names = [("c10", unit), ("c12a", unit), ("c12b", unit), ("rotation", 180.0 / PI)];

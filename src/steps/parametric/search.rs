@@ -3,8 +3,9 @@
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::kernel::crosspower::{HalfSets, Kernel, Model, Objective, Parameters, objective};
+use crate::kernel::crosspower::{HalfSets, Kernel, Model, Objective, objective, objective_value};
 use crate::steps::context::RunContext;
+use crate::steps::parametric::climb::Climb;
 use crate::steps::parametric::{GRID_LIMIT, pixels_per_frequency};
 use crate::steps::step1_detect::BrightDisk;
 
@@ -25,8 +26,6 @@ const PROMISING: usize = 14;
 const FIRST_ITERATIONS: usize = 6;
 const NEXT_ITERATIONS: usize = 12;
 const LAST_ITERATIONS: usize = 10;
-/// A relative gain below this ends a search: a thousandth of a pixel at the disk's edge gains more.
-const ENOUGH: f64 = 1e-8;
 /// How often the last search looks up anew which disks overlap.
 const ROUNDS: usize = 2;
 /// Wrong models that say what chance gets.
@@ -111,12 +110,13 @@ impl Fit<'_> {
         }
         starts.extend(guesses);
         let starts = self.promising(&starts, kernel);
-        let found = self.search(self.wide, &starts, kernel, (1, FIRST_ITERATIONS))?;
-        let found = self.search(self.wide, &self.finalists(&found), kernel, (1, NEXT_ITERATIONS))?;
-        let mut found = self.search(&self.some_of_fine(), &self.finalists(&found), kernel, (1, NEXT_ITERATIONS))?;
+        let found = self.search(self.wide, &starts, kernel, FIRST_ITERATIONS)?;
+        let found = self.search(self.wide, &self.finalists(&found), kernel, NEXT_ITERATIONS)?;
+        let some = self.some_of_fine();
+        let mut found = self.search(&some, &self.finalists(&found), kernel, NEXT_ITERATIONS)?;
         found.sort_by(|a, b| b.value.total_cmp(&a.value));
         let Some(best) = found.first() else { return Err(Error::bug("a grid without points")) };
-        let best = self.search(self.fine, &[best.model], kernel, (ROUNDS, LAST_ITERATIONS))?[0];
+        let best = self.finish(&some, best, kernel)?;
         let significance = self.significance(&best, kernel);
         if significance < SIGNIFICANT {
             return Err(Error::unresolved(format!(
@@ -144,7 +144,7 @@ impl Fit<'_> {
         for set in [self.wide, self.fine] {
             let wrong = grid.iter().step_by((grid.len() / NULL_MODELS).max(1));
             let far = wrong.filter(|m| self.distance(m, &best.model) > 2.0 * SAME);
-            let values: Vec<f64> = far.map(|m| evaluate(set, m, kernel).value).collect();
+            let values: Vec<f64> = far.map(|m| value_of(set, m, kernel)).collect();
             most = most.max(Null::new(&values).significance(evaluate(set, &best.model, kernel).value));
             if most > 2.0 * SIGNIFICANT {
                 break;
@@ -158,7 +158,7 @@ impl Fit<'_> {
     fn rival(&self, best: &Found, others: &[Found], kernel: Kernel) -> Option<Rival> {
         let each = |model: &Model| -> Vec<f64> {
             let all = self.fine.frequencies.len();
-            (0..all).into_par_iter().map(|i| objective(self.fine, model, kernel, i..i + 1).value).collect()
+            (0..all).into_par_iter().map(|i| objective_value(self.fine, model, kernel, i..i + 1)).collect()
         };
         let of_best = each(&best.model);
         let apart = others.iter().filter(|o| self.distance(&o.model, &best.model) > SAME);
@@ -235,7 +235,7 @@ impl Fit<'_> {
     /// The models with the highest objective over a set, best first, none near a better one.
     fn best_of(&self, set: &HalfSets, models: &[Model], kernel: Kernel) -> Vec<Model> {
         let all = set.frequencies.len();
-        let values: Vec<f64> = models.par_iter().map(|m| objective(set, m, kernel, 0..all).value).collect();
+        let values: Vec<f64> = models.par_iter().map(|m| objective_value(set, m, kernel, 0..all)).collect();
         let mut order: Vec<usize> = (0..models.len()).collect();
         order.sort_by(|a, b| values[*b].total_cmp(&values[*a]).then(a.cmp(b)));
         // Neighbours lead to the same maximum: only models apart from all better ones.
@@ -261,70 +261,40 @@ impl Fit<'_> {
 
     /// The starting points that explain most as they are.
     fn promising(&self, starts: &[Model], kernel: Kernel) -> Vec<Model> {
-        let values: Vec<f64> = starts.iter().map(|m| evaluate(self.wide, m, kernel).value).collect();
+        let values: Vec<f64> = starts.iter().map(|m| value_of(self.wide, m, kernel)).collect();
         let mut order: Vec<usize> = (0..starts.len()).collect();
         order.sort_by(|a, b| values[*b].total_cmp(&values[*a]).then(a.cmp(b)));
         order.into_iter().take(PROMISING).map(|i| starts[i]).collect()
     }
 
-    /// The maxima that the search reaches from each starting point, in so many rounds of so many iterations.
-    fn search(
-        &self,
-        set: &HalfSets,
-        starts: &[Model],
-        kernel: Kernel,
-        (rounds, iterations): (usize, usize),
-    ) -> Result<Vec<Found>> {
-        let mut all = Vec::with_capacity(starts.len());
-        for start in starts {
+    /// The maxima that the search reaches from each starting point, in so many iterations.
+    fn search(&self, set: &HalfSets, starts: &[Model], kernel: Kernel, iterations: usize) -> Result<Vec<Found>> {
+        let climb = |start: &Model| {
             self.ctx.cancel.check()?;
-            // Pixels that change sides would make the objective jump: the sides are looked up again after each round.
-            let mut found = self.refine(set, *start, kernel.with_overlap(start), iterations);
-            for _ in 1..rounds {
-                found = self.refine(set, found.model, kernel.with_overlap(&found.model), iterations);
-            }
-            all.push(found);
-        }
-        Ok(all)
+            let mut climb = Climb::new(set, kernel.with_overlap(start), self.disk.radius);
+            Ok(climb.run(*start, iterations))
+        };
+        starts.iter().map(climb).collect()
     }
 
-    /// BFGS with backtracking, in displacements at the disk's edge and radians.
-    fn refine(&self, set: &HalfSets, start: Model, kernel: Kernel, iterations: usize) -> Found {
-        let scale = [self.disk.radius, self.disk.radius, self.disk.radius, 1.0];
-        let mut model = start;
-        let mut now = evaluate(set, &model, kernel);
-        let power = now.power.max(f64::MIN_POSITIVE);
-        let gradient = |o: &Objective| -> Parameters { std::array::from_fn(|i| o.gradient[i] / scale[i] / power) };
-        let mut g = gradient(&now);
-        let mut inverse = [[0.0; 4]; 4];
-        (0..4).for_each(|i| inverse[i][i] = 0.05 / g.iter().map(|v| v * v).sum::<f64>().sqrt().max(1e-12));
-        for _ in 0..iterations {
-            let step: Parameters = std::array::from_fn(|i| (0..4).map(|j| inverse[i][j] * g[j]).sum());
-            let slope: f64 = step.iter().zip(g).map(|(s, g)| s * g).sum();
-            let mut length = 1.0;
-            let accepted = loop {
-                let mut next = model;
-                (0..4).for_each(|i| next.parameters[i] += length * step[i] / scale[i]);
-                let value = evaluate(set, &next, kernel);
-                if value.value >= now.value + 1e-4 * length * slope * power {
-                    break Some((next, value));
-                }
-                length *= 0.4;
-                if length < 1e-4 {
-                    break None;
-                }
-            };
-            let Some((next, value)) = accepted else { break };
-            let new = gradient(&value);
-            update_inverse(&mut inverse, step.map(|s| s * length), std::array::from_fn(|i| g[i] - new[i]));
-            let gain = value.value - now.value;
-            (model, now, g) = (next, value, new);
-            let moved = step.iter().map(|s| (s * length).abs()).fold(0.0, f64::max);
-            if gain < ENOUGH * now.value.abs() || moved < 1e-5 {
-                break;
-            }
+    /// The maximum with everything, near the one that some of the frequencies have.
+    fn finish(&self, some: &HalfSets, start: &Found, kernel: Kernel) -> Result<Found> {
+        let mut found = *start;
+        let mut curvature = None;
+        for _ in 0..ROUNDS {
+            self.ctx.cancel.check()?;
+            // Pixels that change sides would make the objective jump: the sides are looked up again in each round.
+            let kernel = kernel.with_overlap(&found.model);
+            // Some of the frequencies know the curvature well enough, so that few evaluations with all are needed.
+            let known = curvature.take().or_else(|| {
+                let few = Climb::new(some, kernel, self.disk.radius);
+                few.inverse_curvature(&found.model)
+            });
+            let mut climb = Climb::new(self.fine, kernel, self.disk.radius).with_curvature(known);
+            found = climb.run(found.model, LAST_ITERATIONS);
+            curvature = climb.into_curvature();
         }
-        Found { model, value: now.value, coherence: now.value / now.power.max(f64::MIN_POSITIVE) }
+        Ok(found)
     }
 }
 
@@ -348,17 +318,10 @@ pub(super) fn evaluate(set: &HalfSets, model: &Model, kernel: Kernel) -> Objecti
     total
 }
 
-/// The BFGS update of the inverse Hessian of the negative objective: `s` the step, `y` the change of the gradient.
-fn update_inverse(h: &mut [[f64; 4]; 4], s: Parameters, y: Parameters) {
-    let sy: f64 = s.iter().zip(y).map(|(a, b)| a * b).sum();
-    if sy <= 0.0 {
-        return;
-    }
-    let hy: Parameters = std::array::from_fn(|i| (0..4).map(|j| h[i][j] * y[j]).sum());
-    let yhy: f64 = y.iter().zip(hy).map(|(a, b)| a * b).sum();
-    for i in 0..4 {
-        for j in 0..4 {
-            h[i][j] += (sy + yhy) * s[i] * s[j] / (sy * sy) - (hy[i] * s[j] + s[i] * hy[j]) / sy;
-        }
-    }
+/// The value alone, to the same bits.
+fn value_of(set: &HalfSets, model: &Model, kernel: Kernel) -> f64 {
+    let all = set.frequencies.len();
+    let piece = |i: usize| objective_value(set, model, kernel, i * PIECE..((i + 1) * PIECE).min(all));
+    let pieces: Vec<f64> = (0..all.div_ceil(PIECE)).into_par_iter().map(piece).collect();
+    pieces.iter().sum()
 }
