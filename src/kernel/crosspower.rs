@@ -31,8 +31,10 @@
 //!
 //! A scan that is coarser than the images' resolution folds them. The factor of a frequency beyond the scan's Nyquist
 //! frequency applies to the same folded spectrum, so such frequencies cost no memory, and they feel displacements more.
+//! [`joint`] takes apart what such frequencies see of each other.
 
 pub mod general;
+pub mod joint;
 
 use std::sync::Arc;
 
@@ -329,6 +331,15 @@ impl Weights {
         };
         let crescents = self.factor[1] * regions[1].plain - self.factor[2] * regions[2].plain;
         slope * (Complex::<f64>::i() * crescents - 2.0 * self.chi.cos() * regions[0].plain)
+    }
+
+    /// How the factors change with `χ(q)`.
+    fn factor_slopes(&self) -> [Complex<f64>; REGIONS] {
+        let i = Complex::<f64>::i();
+        match self.overlap {
+            None => [Complex::default(); REGIONS],
+            Some(_) => [Complex::from(-2.0 * self.chi.cos()), i * self.factor[1], -i * self.factor[2]],
+        }
     }
 
     /// Cuts a run into pieces of one region each: `(region, first, end)`.
