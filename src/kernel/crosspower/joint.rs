@@ -28,8 +28,8 @@ pub const MOST_FOLDED: usize = 9;
 /// Whole cycles between two frequencies reach this far.
 const REACH: i32 = 2;
 
-type Vector = [Complex64; MOST_FOLDED];
-type Square = [Vector; MOST_FOLDED];
+pub(super) type Vector = [Complex64; MOST_FOLDED];
+pub(super) type Square = [Vector; MOST_FOLDED];
 
 /// A run cut into pieces of one region each.
 type Pieces = ([(usize, usize, usize); 5], usize);
@@ -264,4 +264,4 @@ pub(super) fn solve(l: &Square, mut b: Vector, n: usize) -> Vector {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

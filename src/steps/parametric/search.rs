@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::kernel::crosspower::{HalfSets, Kernel, Model, Objective, Parameters, objective};
 use crate::steps::context::RunContext;
+use crate::steps::parametric::polish::polish;
 use crate::steps::parametric::{GRID_LIMIT, pixels_per_frequency};
 use crate::steps::step1_detect::BrightDisk;
 
@@ -27,8 +28,6 @@ const NEXT_ITERATIONS: usize = 12;
 const LAST_ITERATIONS: usize = 10;
 /// A relative gain below this ends a search: a thousandth of a pixel at the disk's edge gains more.
 const ENOUGH: f64 = 1e-8;
-/// How often the last search looks up anew which disks overlap.
-const ROUNDS: usize = 2;
 /// Wrong models that say what chance gets.
 const NULL_MODELS: usize = 100;
 /// Displacements of the first octave of the grid, in scan pixels.
@@ -73,6 +72,10 @@ pub(super) struct Outcome {
     pub(super) significance: f64,
     /// The best of the models elsewhere, if it is not clearly worse.
     pub(super) rival: Option<Rival>,
+    /// Standard deviations of the best model's parameters.
+    pub(super) deviations: Option<[f64; 4]>,
+    /// The coherence after each step of the last part.
+    pub(super) convergence: Vec<f64>,
 }
 
 /// The objective of wrong models: what the best one has to stand out from.
@@ -116,7 +119,9 @@ impl Fit<'_> {
         let mut found = self.search(&self.some_of_fine(), &self.finalists(&found), kernel, (1, NEXT_ITERATIONS))?;
         found.sort_by(|a, b| b.value.total_cmp(&a.value));
         let Some(best) = found.first() else { return Err(Error::bug("a grid without points")) };
-        let best = self.search(self.fine, &[best.model], kernel, (ROUNDS, LAST_ITERATIONS))?[0];
+        let best = self.search(self.fine, &[best.model], kernel, (1, LAST_ITERATIONS))?[0];
+        let polished = polish(self.fine, best.model, kernel, self.disk.radius);
+        let best = polished.best;
         let significance = self.significance(&best, kernel);
         if significance < SIGNIFICANT {
             return Err(Error::unresolved(format!(
@@ -125,7 +130,14 @@ impl Fit<'_> {
             .with_hint("too few counts, no contrast, or shifts beyond a quarter of the scan; `--set align.method=classic` shows the single shifts"));
         }
         let rival = self.rival(&best, &found[1..], kernel);
-        Ok(Outcome { best, kernel, significance, rival })
+        Ok(Outcome {
+            best,
+            kernel,
+            significance,
+            rival,
+            deviations: polished.deviations,
+            convergence: polished.coherence,
+        })
     }
 
     /// The filter of a weak phase object, when the sampling is known.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 const WEAK: Kernel = Kernel::WeakPhase { pixels_per_frequency: 9.0, radius: 6.1, overlap_rotation: None };
 
 /// Spectra that up to four frequencies share.
-fn folded(seed: u64) -> HalfSets {
+pub(in super::super) fn folded(seed: u64) -> HalfSets {
     let mut sets = sets(6.0, seed);
     let base = std::mem::take(&mut sets.frequencies);
     sets.spectrum_of.clear();
