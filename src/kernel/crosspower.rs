@@ -31,8 +31,10 @@
 //!
 //! A scan that is coarser than the images' resolution folds them. The factor of a frequency beyond the scan's Nyquist
 //! frequency applies to the same folded spectrum, so such frequencies cost no memory, and they feel displacements more.
+//! [`joint`] takes apart what such frequencies see of each other.
 
 pub mod general;
+pub mod joint;
 
 use std::sync::Arc;
 
@@ -279,7 +281,7 @@ fn sum_over<const SLOPES: bool>(
     range: std::ops::Range<usize>,
 ) -> Objective {
     let mut phases = Phases::of(sets);
-    let mut cuts = Cuts::for_runs(sets.halves.iter().map(|half| half.runs.len()).max().unwrap_or(0));
+    let mut cuts = Cuts::for_sets(sets);
     let matrix = model.matrix();
     let derivatives = model.derivatives();
     let mut total = Objective::default();
@@ -374,6 +376,15 @@ impl Weights {
         let crescents = self.factor[1] * regions[1].plain - self.factor[2] * regions[2].plain;
         slope * (Complex::<f64>::i() * crescents - 2.0 * self.chi.cos() * regions[0].plain)
     }
+
+    /// How the factors change with `χ(q)`.
+    fn factor_slopes(&self) -> [Complex<f64>; REGIONS] {
+        let i = Complex::<f64>::i();
+        match self.overlap {
+            None => [Complex::default(); REGIONS],
+            Some(_) => [Complex::from(-2.0 * self.chi.cos()), i * self.factor[1], -i * self.factor[2]],
+        }
+    }
 }
 
 /// Where the displaced apertures cut the runs of one colour at one frequency, `[first, end)` each: `q-k` inside, and
@@ -385,7 +396,9 @@ struct Cuts {
 }
 
 impl Cuts {
-    fn for_runs(count: usize) -> Self {
+    /// Buffers for either colour of a set.
+    fn for_sets(sets: &HalfSets) -> Self {
+        let count = sets.halves.iter().map(|half| half.runs.len()).max().unwrap_or(0);
         let pair = || [vec![0; count], vec![0; count]];
         Self { minus: pair(), plus: pair() }
     }

@@ -8,6 +8,7 @@
 mod climb;
 mod describe;
 mod orders;
+mod polish;
 mod samples;
 mod search;
 
@@ -81,6 +82,10 @@ pub struct AberrationFit {
     /// What each tried order gained.
     #[serde(default)]
     pub orders: Vec<TriedOrder>,
+    /// The coherence at the start and after each step of the last part of the search, with all detector pixels and
+    /// frequencies.
+    #[serde(default)]
+    pub convergence: Vec<f64>,
     /// Angles and lengths of the pixels, with a calibration.
     #[serde(default)]
     pub sampling: Option<Sampling>,

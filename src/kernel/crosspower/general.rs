@@ -7,6 +7,7 @@
 
 use num_complex::Complex64;
 
+use super::joint::{MOST_FOLDED, Square, Vector, cholesky, solve};
 use super::{HalfSets, LEAST_NORM, Model};
 use crate::kernel::aberrations::{Aberrations, Powers, Term};
 
@@ -124,7 +125,14 @@ impl GeneralModel {
     }
 }
 
-/// The objective over the frequencies of `range`; shares of ranges [add](GeneralObjective::add) up.
+/// The objective over the frequencies of `range`; shares of ranges [add](GeneralObjective::add) up. Frequencies of the
+/// range that share a spectrum are taken together, as in [`joint`](super::joint), with
+///
+/// ```text
+/// ∂J = Re Σ_k Σ_a ∂f_a(k) · [(F_k - r_h(k)) x*_h',a - x*_h,a r_h'(k)],   r_h(k) = Σ_a f_a*(k) x_h,a
+/// ```
+///
+/// for the colour `h` of the pixel and the other one, `h'`.
 ///
 /// # Panics
 /// When `range` reaches beyond the frequencies, or the model has more than [`MOST_COEFFICIENTS`].
@@ -136,56 +144,128 @@ pub fn general_objective(
 ) -> GeneralObjective {
     let n = model.basis.len();
     assert!(n <= MOST_COEFFICIENTS, "{n} coefficients");
-    let Aperture { pixels_per_frequency: g, radius, overlap_rotation } = aperture;
     let mut total = GeneralObjective { value: 0.0, gradient: vec![0.0; n + 1] };
-    let own: Vec<Vec<Own>> = sets.halves.iter().map(|half| own_values(half, sets.spacing, model, radius)).collect();
-    for index in range {
-        let frequency = sets.frequencies[index];
-        let q = model.on_detector(frequency, model.rotation, g);
-        let place = model.on_detector(frequency, overlap_rotation, g);
-        // How q moves with the rotation.
-        let turn = model.on_detector(frequency, model.rotation + std::f64::consts::FRAC_PI_2, g);
-        let mut sums = [Sum::default(); 2];
-        let mut norm = LEAST_NORM;
-        let mut norm_slope = [0.0; MOST_COEFFICIENTS + 1];
-        for ((half, own), sum) in sets.halves.iter().zip(&own).zip(&mut sums) {
-            let [re, im] = half.spectrum(sets.spectrum_of[index]);
-            for (own, (re, im)) in own.iter().zip(re.iter().zip(im)) {
-                let z = Complex64::new(f64::from(*re), f64::from(*im));
-                let inside = |sign: f64| (place[0] + sign * own.k[0]).hypot(place[1] + sign * own.k[1]) <= radius;
-                let side = |sign: f64| {
-                    let mut slopes = [0.0; MOST_COEFFICIENTS + 1];
-                    let moved = model.evaluate([own.k[0] + sign * q[0], own.k[1] + sign * q[1]], radius, &mut slopes);
-                    slopes[n] = sign * (moved[0] * turn[0] + moved[1] * turn[1]);
+    let halves: Vec<Vec<Own>> =
+        sets.halves.iter().map(|half| own_values(half, sets.spacing, model, aperture.radius)).collect();
+    let mut sides = Sides { each: Vec::new(), slopes: Vec::new(), width: n + 1 };
+    let mut first = range.start;
+    while first < range.end {
+        let spectrum = sets.spectrum_of[first];
+        let together = (first..range.end.min(first + MOST_FOLDED)).take_while(|&i| sets.spectrum_of[i] == spectrum);
+        let members: Vec<Place> = together.map(|i| Place::new(model, aperture, sets.frequencies[i])).collect();
+        first += members.len();
+        let data = sets.halves.each_ref().map(|half| half.spectrum(spectrum));
+        sides.fill(model, aperture.radius, &halves, &members);
+        add_group(&halves, &data, &sides, members.len(), &mut total);
+    }
+    total
+}
+
+/// A frequency on the detector's axes, in detector pixels.
+struct Place {
+    q: [f64; 2],
+    /// Where the overlap is looked up.
+    overlap: [f64; 2],
+    /// How `q` moves with the rotation.
+    turn: [f64; 2],
+}
+
+impl Place {
+    fn new(model: &GeneralModel, aperture: Aperture, frequency: [f64; 2]) -> Self {
+        let at = |rotation: f64| model.on_detector(frequency, rotation, aperture.pixels_per_frequency);
+        let turn = at(model.rotation + std::f64::consts::FRAC_PI_2);
+        Self { q: at(model.rotation), overlap: at(aperture.overlap_rotation), turn }
+    }
+}
+
+/// The two terms of the filters, `e^(ia)` and `-e^(-ib)`, of all pixels and frequencies of a group; 0 outside the
+/// aperture. Each of them changes by `i` times its slope times itself.
+struct Sides {
+    /// `[pixel, frequency]` of both colours one after the other.
+    each: Vec<[Complex64; 2]>,
+    /// `[pixel, frequency, side, parameter]`: slopes of `a` and of `-b`.
+    slopes: Vec<f64>,
+    width: usize,
+}
+
+impl Sides {
+    fn fill(&mut self, model: &GeneralModel, radius: f64, halves: &[Vec<Own>], members: &[Place]) {
+        let n = self.width - 1;
+        self.each.clear();
+        self.slopes.clear();
+        for own in halves.iter().flatten() {
+            for member in members {
+                let mut both = [Complex64::default(); 2];
+                for (sign, out) in [-1.0, 1.0].into_iter().zip(&mut both) {
+                    let from = self.slopes.len();
+                    self.slopes.resize(from + self.width, 0.0);
+                    let [row, col] = [0, 1].map(|i| member.overlap[i] + sign * own.k[i]);
+                    if row.hypot(col) > radius {
+                        continue;
+                    }
+                    let slopes = &mut self.slopes[from..];
+                    let at = [0, 1].map(|i| own.k[i] + sign * member.q[i]);
+                    let moved = model.evaluate(at, radius, &mut slopes[..n]);
+                    slopes[n] = sign * (moved[0] * member.turn[0] + moved[1] * member.turn[1]);
                     let phase = model.phase(&slopes[..n]) - own.phase;
                     slopes[..n].iter_mut().zip(&own.basis).for_each(|(s, o)| *s -= o);
-                    (phase, slopes)
-                };
-                let (minus, plus) = (inside(-1.0).then(|| side(-1.0)), inside(1.0).then(|| side(1.0)));
-                if let Some((a, slopes)) = &minus {
-                    sum.add(z * Complex64::cis(*a), slopes, n);
-                    norm += 1.0;
+                    slopes.iter_mut().for_each(|s| *s *= -sign);
+                    *out = -sign * Complex64::cis(-sign * phase);
                 }
-                if let Some((b, slopes)) = &plus {
-                    sum.subtract(z * Complex64::cis(-b), slopes, n);
-                    norm += 1.0;
-                }
-                if let (Some((a, of_a)), Some((b, of_b))) = (minus, plus) {
-                    norm -= 2.0 * (a + b).cos();
-                    let s = 2.0 * (a + b).sin();
-                    (0..=n).for_each(|j| norm_slope[j] += s * (of_a[j] + of_b[j]));
+                self.each.push(both);
+            }
+        }
+    }
+
+    /// The filters of a pixel.
+    fn filters(&self, pixel: usize, members: usize) -> impl Iterator<Item = Complex64> {
+        self.each[pixel * members..][..members].iter().map(|[minus, plus]| minus + plus)
+    }
+}
+
+/// Adds the objective of the frequencies of one spectrum, `members` of them.
+fn add_group(
+    halves: &[Vec<Own>],
+    data: &[[&[f32]; 2]; 2],
+    sides: &Sides,
+    members: usize,
+    total: &mut GeneralObjective,
+) {
+    let starts = [0, halves[0].len()];
+    let sample = |h: usize, i: usize| Complex64::new(f64::from(data[h][0][i]), f64::from(data[h][1][i]));
+    let mut gram: Square = [Vector::default(); MOST_FOLDED];
+    let mut sums = [Vector::default(); 2];
+    for h in 0..2 {
+        for i in 0..halves[h].len() {
+            let z = sample(h, i);
+            for (a, f) in sides.filters(starts[h] + i, members).enumerate() {
+                sums[h][a] += z * f;
+                for (b, g) in sides.filters(starts[h] + i, members).enumerate().take(a + 1) {
+                    gram[a][b] += f * g.conj();
                 }
             }
         }
-        let value = (sums[0].plain * sums[1].plain.conj()).re / norm;
-        total.value += value;
-        for (j, slope) in total.gradient.iter_mut().enumerate() {
-            let i = Complex64::i();
-            let change = i * sums[0].moved[j] * sums[1].plain.conj() + sums[0].plain * (i * sums[1].moved[j]).conj();
-            *slope += (change.re - value * norm_slope[j]) / norm;
+    }
+    (0..members).for_each(|a| gram[a][a] += LEAST_NORM);
+    let Some(factor) = cholesky(&gram, members) else { return };
+    let x = sums.map(|b| solve(&factor, b, members));
+    total.value += (0..members).map(|a| (sums[0][a].conj() * x[1][a]).re).sum::<f64>();
+    for h in 0..2 {
+        for i in 0..halves[h].len() {
+            let pixel = starts[h] + i;
+            let explained =
+                x.map(|x| sides.filters(pixel, members).zip(x).map(|(f, x)| f.conj() * x).sum::<Complex64>());
+            let left = sample(h, i) - explained[h];
+            for a in 0..members {
+                let weight = left * x[1 - h][a].conj() - x[h][a].conj() * explained[1 - h];
+                for (side, f) in sides.each[pixel * members + a].into_iter().enumerate() {
+                    let change = -(f * weight).im;
+                    let slopes = &sides.slopes[((pixel * members + a) * 2 + side) * sides.width..][..sides.width];
+                    total.gradient.iter_mut().zip(slopes).for_each(|(g, s)| *g += change * s);
+                }
+            }
         }
     }
-    total
 }
 
 /// What a detector pixel has without any frequency.
@@ -204,32 +284,6 @@ fn own_values(half: &super::Half, spacing: f64, model: &GeneralModel, radius: f6
             Own { k, phase: model.phase(&basis), basis }
         })
         .collect()
-}
-
-/// `Σ F Γ*`, and the same with the phases' slopes as weights.
-#[derive(Clone, Copy)]
-struct Sum {
-    plain: Complex64,
-    moved: [Complex64; MOST_COEFFICIENTS + 1],
-}
-
-impl Default for Sum {
-    fn default() -> Self {
-        Self { plain: Complex64::default(), moved: [Complex64::default(); MOST_COEFFICIENTS + 1] }
-    }
-}
-
-impl Sum {
-    fn add(&mut self, z: Complex64, slopes: &[f64], n: usize) {
-        self.plain += z;
-        self.moved[..=n].iter_mut().zip(slopes).for_each(|(m, s)| *m += z * s);
-    }
-
-    /// The term `-e^(-ib)`: its phase runs backwards, so that its slope has the other sign once more.
-    fn subtract(&mut self, z: Complex64, slopes: &[f64], n: usize) {
-        self.plain -= z;
-        self.moved[..=n].iter_mut().zip(slopes).for_each(|(m, s)| *m += z * s);
-    }
 }
 
 #[cfg(test)]

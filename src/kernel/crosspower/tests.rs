@@ -58,7 +58,7 @@ fn naive(sets: &HalfSets, model: &Model, kernel: Kernel) -> f64 {
     j
 }
 
-fn factor(model: &Model, kernel: Kernel, q: [f64; 2], k: [f64; 2]) -> Complex<f64> {
+pub(super) fn factor(model: &Model, kernel: Kernel, q: [f64; 2], k: [f64; 2]) -> Complex<f64> {
     let Kernel::WeakPhase { pixels_per_frequency: g, radius, overlap_rotation } = kernel else {
         let d = model.displacement(k);
         return Complex::cis(std::f64::consts::TAU * (q[0] * d[0] + q[1] * d[1]));

@@ -1,173 +1,192 @@
-//! The way up from a starting point to the maximum of the objective, with a quasi-Newton method.
+//! Climbing to a maximum: a quasi-Newton method for a handful of parameters.
 
-use crate::kernel::crosspower::{HalfSets, Kernel, Model, Objective, Parameters};
-use crate::steps::parametric::search::{Found, evaluate};
+/// The relative gain below which a climb ends.
+const ENOUGH: f64 = 1e-7;
+/// Shortest part of a step that is tried.
+const SHORTEST: f64 = 1e-3;
 
-/// A relative gain below this ends a search: a thousandth of a pixel at the disk's edge gains more.
-const ENOUGH: f64 = 1e-8;
-/// A step below this, in scan pixels at the disk's edge, is none.
-const NO_STEP: f64 = 1e-5;
-/// How far the slope is compared for the curvature: scan pixels at the disk's edge, or radians.
-const ASIDE: f64 = 0.01;
+/// A small square matrix.
+pub(super) type Matrix = Vec<Vec<f64>>;
 
-type Square = [[f64; 4]; 4];
-
-/// BFGS with backtracking (Nocedal and Wright, Numerical Optimization, chapter 6), in displacements at the disk's edge and
-/// radians.
-pub(super) struct Climb<'a> {
-    set: &'a HalfSets,
-    kernel: Kernel,
-    scale: Parameters,
-    /// The inverse of the negative curvature of the objective over its power.
-    inverse: Option<Square>,
+/// Where a climb ended.
+pub(super) struct Summit {
+    pub(super) at: Vec<f64>,
+    /// The objective at the start and after each step.
+    pub(super) values: Vec<f64>,
 }
 
-impl<'a> Climb<'a> {
-    pub(super) fn new(set: &'a HalfSets, kernel: Kernel, radius: f64) -> Self {
-        Self { set, kernel, scale: [radius, radius, radius, 1.0], inverse: None }
-    }
-
-    /// Begins with this curvature instead of none.
-    pub(super) fn with_curvature(self, inverse: Option<Square>) -> Self {
-        Self { inverse, ..self }
-    }
-
-    /// The curvature as it is known at the end.
-    pub(super) fn into_curvature(self) -> Option<Square> {
-        self.inverse
-    }
-
-    /// The inverse curvature from slopes beside a model; `None` where the objective does not curve down on all sides.
-    pub(super) fn inverse_curvature(&self, model: &Model) -> Option<Square> {
-        let here = evaluate(self.set, model, self.kernel);
-        let power = here.power.max(f64::MIN_POSITIVE);
-        let slope = |o: &Objective| self.slope(o, power);
-        let g = slope(&here);
-        let mut curvature = [[0.0; 4]; 4];
-        for p in 0..4 {
-            let mut aside = *model;
-            aside.parameters[p] += ASIDE / self.scale[p];
-            let moved = slope(&evaluate(self.set, &aside, self.kernel));
-            (0..4).for_each(|i| curvature[i][p] = (g[i] - moved[i]) / ASIDE);
-        }
-        let even = |i: usize, j: usize| 0.5 * (curvature[i][j] + curvature[j][i]);
-        inverse_of_positive(&std::array::from_fn(|i| std::array::from_fn(|j| even(i, j))))
-    }
-
-    fn slope(&self, o: &Objective, power: f64) -> Parameters {
-        std::array::from_fn(|i| o.gradient[i] / self.scale[i] / power)
-    }
-
-    pub(super) fn run(&mut self, start: Model, iterations: usize) -> Found {
-        let mut model = start;
-        let mut now = evaluate(self.set, &model, self.kernel);
-        let power = now.power.max(f64::MIN_POSITIVE);
-        let mut g = self.slope(&now, power);
-        let mut inverse = self.inverse.unwrap_or_else(|| {
-            let small = 0.05 / g.iter().map(|v| v * v).sum::<f64>().sqrt().max(1e-12);
-            std::array::from_fn(|i| std::array::from_fn(|j| if i == j { small } else { 0.0 }))
-        });
-        for _ in 0..iterations {
-            let step: Parameters = std::array::from_fn(|i| (0..4).map(|j| inverse[i][j] * g[j]).sum());
-            let rise: f64 = step.iter().zip(g).map(|(s, g)| s * g).sum();
-            let mut length = 1.0;
-            let accepted = loop {
-                let mut next = model;
-                (0..4).for_each(|i| next.parameters[i] += length * step[i] / self.scale[i]);
-                let value = evaluate(self.set, &next, self.kernel);
-                if value.value >= now.value + 1e-4 * length * rise * power {
-                    break Some((next, value));
-                }
-                length *= 0.4;
-                if length < 1e-4 {
-                    break None;
-                }
-            };
-            let Some((next, value)) = accepted else { break };
-            let new = self.slope(&value, power);
-            update_inverse(&mut inverse, step.map(|s| s * length), std::array::from_fn(|i| g[i] - new[i]));
-            let gain = value.value - now.value;
-            (model, now, g) = (next, value, new);
-            let moved = step.iter().map(|s| (s * length).abs()).fold(0.0, f64::max);
-            if gain < ENOUGH * now.value.abs() || moved < NO_STEP {
-                break;
+/// BFGS with backtracking. `objective` gives the value and its slopes; the parameters should have similar scales.
+/// `inverse`, the inverse of the negative curvature, spares it the learning of that where it is known.
+pub(super) fn climb(
+    start: Vec<f64>,
+    inverse: Option<Matrix>,
+    iterations: usize,
+    objective: impl Fn(&[f64]) -> (f64, Vec<f64>),
+) -> Summit {
+    let n = start.len();
+    let (mut at, (mut value, mut slope)) = (start.clone(), objective(&start));
+    let size = value.abs().max(f64::MIN_POSITIVE);
+    let mut values = vec![value];
+    let steepness = slope.iter().map(|v| v * v).sum::<f64>().sqrt().max(1e-12 * size);
+    let mut inverse = inverse.unwrap_or_else(|| identity(n, 0.05 / steepness));
+    for _ in 0..iterations {
+        let step = times(&inverse, &slope);
+        let rise = dot(&step, &slope);
+        let mut length = 1.0;
+        let accepted = loop {
+            let next: Vec<f64> = at.iter().zip(&step).map(|(x, s)| x + length * s).collect();
+            let (there, slope) = objective(&next);
+            if there >= value + 1e-4 * length * rise {
+                break Some((next, there, slope));
             }
+            length *= 0.4;
+            if length < SHORTEST {
+                break None;
+            }
+        };
+        let Some((next, there, new)) = accepted else { break };
+        let moved: Vec<f64> = step.iter().map(|s| s * length).collect();
+        let change: Vec<f64> = slope.iter().zip(&new).map(|(a, b)| a - b).collect();
+        update_inverse(&mut inverse, &moved, &change);
+        let gained = there - value;
+        (at, value, slope) = (next, there, new);
+        values.push(value);
+        if gained < ENOUGH * size {
+            break;
         }
-        self.inverse = Some(inverse);
-        Found { model, value: now.value, coherence: now.value / now.power.max(f64::MIN_POSITIVE) }
     }
+    Summit { at, values }
 }
 
-/// The BFGS update of the inverse Hessian of the negative objective: `s` the step, `y` the change of the gradient.
-fn update_inverse(h: &mut Square, s: Parameters, y: Parameters) {
-    let sy: f64 = s.iter().zip(y).map(|(a, b)| a * b).sum();
+pub(super) fn identity(n: usize, scale: f64) -> Matrix {
+    (0..n).map(|i| (0..n).map(|j| if i == j { scale } else { 0.0 }).collect()).collect()
+}
+
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+pub(super) fn times(m: &Matrix, v: &[f64]) -> Vec<f64> {
+    m.iter().map(|row| dot(row, v)).collect()
+}
+
+/// The BFGS update of the inverse of the negative curvature: `s` the step, `y` the loss of slope.
+fn update_inverse(h: &mut Matrix, s: &[f64], y: &[f64]) {
+    let sy = dot(s, y);
     if sy <= 0.0 {
         return;
     }
-    let hy: Parameters = std::array::from_fn(|i| (0..4).map(|j| h[i][j] * y[j]).sum());
-    let yhy: f64 = y.iter().zip(hy).map(|(a, b)| a * b).sum();
-    for i in 0..4 {
-        for j in 0..4 {
-            h[i][j] += (sy + yhy) * s[i] * s[j] / (sy * sy) - (hy[i] * s[j] + s[i] * hy[j]) / sy;
+    let hy = times(h, y);
+    let yhy = dot(y, &hy);
+    for (i, row) in h.iter_mut().enumerate() {
+        for (j, h) in row.iter_mut().enumerate() {
+            *h += (sy + yhy) * s[i] * s[j] / (sy * sy) - (hy[i] * s[j] + s[i] * hy[j]) / sy;
         }
     }
 }
 
-/// The inverse of a symmetric matrix by Cholesky's factors; `None` unless it is positive definite.
-fn inverse_of_positive(a: &Square) -> Option<Square> {
-    let mut l = [[0.0; 4]; 4];
-    for i in 0..4 {
+/// The negative curvature from the slopes a little way along each parameter, made symmetric.
+pub(super) fn curvature(at: &[f64], step: f64, here: &[f64], slope: impl Fn(&[f64]) -> Vec<f64>) -> Matrix {
+    let n = at.len();
+    let columns: Matrix = (0..n)
+        .map(|p| {
+            let mut moved = at.to_vec();
+            moved[p] += step;
+            here.iter().zip(slope(&moved)).map(|(a, b)| (a - b) / step).collect()
+        })
+        .collect();
+    (0..n).map(|i| (0..n).map(|j| 0.5 * (columns[i][j] + columns[j][i])).collect()).collect()
+}
+
+/// The inverse of a symmetric positive matrix (Cholesky); `None` for another.
+pub(super) fn inverse(a: &Matrix) -> Option<Matrix> {
+    let n = a.len();
+    let mut l = identity(n, 0.0);
+    for i in 0..n {
         for j in 0..=i {
-            let rest = a[i][j] - (0..j).map(|k| l[i][k] * l[j][k]).sum::<f64>();
-            if i == j && !(rest > 1e-12 * a[i][i].abs()) {
+            let rest = a[i][j] - dot(&l[i][..j], &l[j][..j]);
+            if i > j {
+                l[i][j] = rest / l[j][j];
+            } else if rest > 1e-12 * a[i][i] && rest.is_finite() {
+                l[i][i] = rest.sqrt();
+            } else {
                 return None;
             }
-            l[i][j] = if i == j { rest.sqrt() } else { rest / l[j][j] };
         }
     }
-    let mut inverse = [[0.0; 4]; 4];
-    for c in 0..4 {
-        let mut x: [f64; 4] = std::array::from_fn(|i| f64::from(u8::from(i == c)));
-        for i in 0..4 {
-            x[i] = (x[i] - (0..i).map(|k| l[i][k] * x[k]).sum::<f64>()) / l[i][i];
+    let columns = (0..n).map(|c| {
+        let mut x: Vec<f64> = (0..n).map(|i| f64::from(u8::from(i == c))).collect();
+        for i in 0..n {
+            x[i] = (x[i] - dot(&l[i][..i], &x[..i])) / l[i][i];
         }
-        for i in (0..4).rev() {
-            x[i] = (x[i] - (i + 1..4).map(|k| l[k][i] * x[k]).sum::<f64>()) / l[i][i];
+        for i in (0..n).rev() {
+            x[i] = (x[i] - (i + 1..n).map(|k| l[k][i] * x[k]).sum::<f64>()) / l[i][i];
         }
-        (0..4).for_each(|r| inverse[r][c] = x[r]);
+        x
+    });
+    // Symmetric: its columns are its rows.
+    Some(columns.collect())
+}
+
+/// Covariances of the parameters from the curvature and the scatter of the slope between groups of frequencies,
+/// `H⁻¹ (Σ g gᵀ) H⁻¹` (White 1982): this needs no model of the noise.
+pub(super) fn sandwich(inverse: &Matrix, slopes: impl Iterator<Item = Vec<f64>>) -> Matrix {
+    let n = inverse.len();
+    let mut out = identity(n, 0.0);
+    for g in slopes {
+        let v = times(inverse, &g);
+        for (row, a) in out.iter_mut().zip(&v) {
+            row.iter_mut().zip(&v).for_each(|(o, b)| *o += a * b);
+        }
     }
-    Some(inverse)
+    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_positive_matrix_times_its_inverse_is_one_and_others_have_none() {
-        let a = [[4.0, 1.0, 0.5, 0.0], [1.0, 3.0, 0.2, 0.1], [0.5, 0.2, 2.0, 1.0], [0.0, 0.1, 1.0, 5.0]];
-        let inverse = inverse_of_positive(&a).expect("positive");
-        for i in 0..4 {
-            for j in 0..4 {
-                let product: f64 = (0..4).map(|k| a[i][k] * inverse[k][j]).sum();
-                assert!((product - f64::from(u8::from(i == j))).abs() < 1e-12);
-            }
-        }
-        let mut saddle = a;
-        saddle[2][2] = -1.0;
-        assert!(inverse_of_positive(&saddle).is_none());
-        assert!(inverse_of_positive(&[[f64::NAN; 4]; 4]).is_none());
+    /// `-½ (x - t)ᵀ A (x - t)`, bent a little.
+    fn hill(x: &[f64]) -> (f64, Vec<f64>) {
+        let d = [x[0] - 0.7, x[1] + 1.2, x[2] - 0.1];
+        let a = [[4.0, 1.0, 0.0], [1.0, 3.0, -0.5], [0.0, -0.5, 9.0]];
+        let ad: Vec<f64> = a.iter().map(|row| dot(row, &d)).collect();
+        (5.0 - 0.5 * dot(&d, &ad) - 0.1 * d[0].powi(4), vec![-ad[0] - 0.4 * d[0].powi(3), -ad[1], -ad[2]])
     }
 
     #[test]
-    fn an_update_turns_the_change_of_the_slope_into_the_step() {
-        let mut h = [[0.0; 4]; 4];
-        (0..4).for_each(|i| h[i][i] = 0.3);
-        let (s, y) = ([1.0, -0.5, 0.2, 0.1], [2.0, -0.7, 0.4, 0.3]);
-        update_inverse(&mut h, s, y);
-        for i in 0..4 {
-            let found: f64 = (0..4).map(|j| h[i][j] * y[j]).sum();
-            assert!((found - s[i]).abs() < 1e-12);
+    fn a_climb_ends_on_the_top_and_never_loses_height() {
+        for known in [false, true] {
+            let start = vec![0.0; 3];
+            let bend = curvature(&start, 1e-4, &hill(&start).1, |x| hill(x).1);
+            let summit = climb(start, inverse(&bend).filter(|_| known), 40, hill);
+            assert!(summit.at.iter().zip([0.7, -1.2, 0.1]).all(|(a, b)| (a - b).abs() < 2e-3), "{:?}", summit.at);
+            assert!(
+                summit.values.windows(2).all(|v| v[1] >= v[0]) && (summit.values.last().unwrap() - 5.0).abs() < 1e-5
+            );
+            assert!(!known || summit.values.len() < 8, "{:?}", summit.values);
         }
+    }
+
+    #[test]
+    fn a_matrix_times_its_inverse_is_one_and_one_that_is_not_positive_has_none() {
+        let a = vec![vec![4.0, 1.0, 0.5], vec![1.0, 3.0, 0.2], vec![0.5, 0.2, 2.0]];
+        let b = inverse(&a).unwrap();
+        for (i, row) in a.iter().enumerate() {
+            for j in 0..3 {
+                let found: f64 = (0..3).map(|k| row[k] * b[k][j]).sum();
+                assert!((found - f64::from(u8::from(i == j))).abs() < 1e-12);
+            }
+        }
+        assert!(inverse(&vec![vec![1.0; 3]; 3]).is_none() && inverse(&identity(2, -1.0)).is_none());
+    }
+
+    #[test]
+    fn the_scatter_of_slopes_gives_the_variance_of_a_mean() {
+        // J = -½ Σ (y_i - x)²: H = n, g_i = y_i - x, and the variance of x is that of the mean.
+        let y = [1.0, 2.0, 4.0, 5.0];
+        let mean = 3.0;
+        let variance = sandwich(&vec![vec![0.25]], y.iter().map(|y| vec![y - mean]))[0][0];
+        assert!((variance - 10.0 / 16.0).abs() < 1e-12);
     }
 }

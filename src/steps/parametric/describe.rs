@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
 
-use rayon::prelude::*;
-
 use crate::error::{Error, Result};
 use crate::kernel::aberrations::Aberrations;
-use crate::kernel::crosspower::{HalfSets, Kernel, Model, Parameters, objective};
+use crate::kernel::crosspower::{HalfSets, Kernel, Model};
 use crate::steps::context::RunContext;
 use crate::steps::parametric::orders::higher_orders;
-use crate::steps::parametric::search::{Outcome, Rival, evaluate};
+use crate::steps::parametric::search::{Outcome, Rival};
 use crate::steps::parametric::{AberrationFit, Sampling};
 use crate::steps::step1_detect::BrightDisk;
 
@@ -103,6 +101,7 @@ pub(super) fn describe(
     let sampling = Sampling::of(ctx, disk);
     let unit = sampling.map(|s| s.angstrom());
     let (mut best, mut higher, mut orders) = (found.best.model, Aberrations::default(), Vec::new());
+    let mut deviations = standard_deviations(found.deviations, unit.unwrap_or(1.0));
     if let Some(sampling) = sampling {
         let (wider, tried) = higher_orders(ctx, fine, (best, found.kernel), sampling, &guess.known)?;
         if let Some(wider) = wider {
@@ -110,6 +109,7 @@ pub(super) fn describe(
             best.parameters = [c10, c12a, c12b, 0.0].map(|c| c / sampling.angstrom());
             best.parameters[3] = wider.rotation;
             higher = wider.all.above(1);
+            deviations = wider.deviations;
         }
         orders = tried;
     }
@@ -133,23 +133,18 @@ pub(super) fn describe(
         parameters: model.parameters,
         transposed,
         kernel: if found.kernel == Kernel::Shift { "shift" } else { "weak-phase" }.to_owned(),
-        coherence: found.best.coherence,
+        coherence: found.convergence.last().copied().unwrap_or(0.0),
         significance: found.significance,
         c10_angstrom: unit.map(|u| u * c1),
         c12_angstrom: unit.map(|u| [u * c2a, u * c2b]),
         rotation_deg: degrees,
         other_branch: format!("rotation {:.3}° with all signs of the aberrations reversed", wrapped(degrees + 180.0)),
         branch_reason,
-        standard_deviations: standard_deviations(
-            fine,
-            &model,
-            found.kernel.with_overlap(&model),
-            disk.radius,
-            unit.unwrap_or(1.0),
-        ),
+        standard_deviations: deviations,
         rival,
         higher,
         orders,
+        convergence: found.convergence.clone(),
         sampling,
     })
 }
@@ -167,65 +162,12 @@ fn rival_in_words(rival: &Rival, unit: Option<f64>) -> String {
     )
 }
 
-/// Standard deviations from the curvature of the objective and the scatter of its slope between frequencies,
-/// `H⁻¹ (Σ g gᵀ) H⁻¹` (White 1982): this needs no model of the noise.
-fn standard_deviations(
-    fine: &HalfSets,
-    model: &Model,
-    kernel: Kernel,
-    radius: f64,
-    unit: f64,
-) -> BTreeMap<String, f64> {
-    let all = fine.frequencies.len();
-    let slopes: Vec<Parameters> =
-        (0..all).into_par_iter().map(|i| objective(fine, model, kernel, i..i + 1).gradient).collect();
-    let mut scatter = [[0.0; 4]; 4];
-    for g in &slopes {
-        (0..4).for_each(|i| (0..4).for_each(|j| scatter[i][j] += g[i] * g[j]));
-    }
-    let step = [1e-3 / radius, 1e-3 / radius, 1e-3 / radius, 1e-3];
-    let here: Parameters = std::array::from_fn(|i| slopes.iter().map(|g| g[i]).sum());
-    let mut curvature = [[0.0; 4]; 4];
-    for p in 0..4 {
-        let mut moved = *model;
-        moved.parameters[p] += step[p];
-        let slope = evaluate(fine, &moved, kernel).gradient;
-        (0..4).for_each(|i| curvature[i][p] = (slope[i] - here[i]) / step[p]);
-    }
-    let Some(inverse) = inverse(curvature) else { return BTreeMap::new() };
+/// Standard deviations by name: of the aberrations in units of `unit`, of the rotation in degrees.
+fn standard_deviations(deviations: Option<[f64; 4]>, unit: f64) -> BTreeMap<String, f64> {
     let names = [("c10", unit), ("c12a", unit), ("c12b", unit), ("rotation", 180.0 / PI)];
-    let variance = |p: usize| -> f64 {
-        (0..4).map(|i| (0..4).map(|j| inverse[p][i] * scatter[i][j] * inverse[p][j]).sum::<f64>()).sum()
-    };
-    let each = names.iter().enumerate().map(|(p, (name, scale))| ((*name).to_owned(), scale * variance(p).sqrt()));
+    let each =
+        names.iter().zip(deviations.unwrap_or([f64::NAN; 4])).map(|((name, scale), d)| ((*name).to_owned(), scale * d));
     each.filter(|(_, s)| s.is_finite()).collect()
-}
-
-/// Gauss and Jordan with pivots; `None` for a singular matrix.
-fn inverse(mut a: [[f64; 4]; 4]) -> Option<[[f64; 4]; 4]> {
-    let mut out = [[0.0; 4]; 4];
-    (0..4).for_each(|i| out[i][i] = 1.0);
-    for c in 0..4 {
-        let pivot = (c..4).max_by(|&i, &j| a[i][c].abs().total_cmp(&a[j][c].abs()))?;
-        a.swap(c, pivot);
-        out.swap(c, pivot);
-        let scale = a[c][c];
-        if scale.abs() < 1e-300 || !scale.is_finite() {
-            return None;
-        }
-        for j in 0..4 {
-            a[c][j] /= scale;
-            out[c][j] /= scale;
-        }
-        for i in (0..4).filter(|&i| i != c) {
-            let f = a[i][c];
-            for j in 0..4 {
-                a[i][j] -= f * a[c][j];
-                out[i][j] -= f * out[c][j];
-            }
-        }
-    }
-    Some(out)
 }
 
 #[cfg(test)]
@@ -254,18 +196,5 @@ mod tests {
             ["20°", "-900 Å", "30.0°", "1500 Å", "-150.0°", "-1500 Å"].iter().all(|word| text.contains(word)),
             "{text}"
         );
-    }
-
-    #[test]
-    fn a_matrix_times_its_inverse_is_one_and_a_singular_one_has_none() {
-        let a = [[4.0, 1.0, 0.5, 0.0], [1.0, 3.0, 0.2, 0.1], [0.5, 0.2, 0.0, 1.0], [0.0, 0.1, 1.0, 5.0]];
-        let b = inverse(a).unwrap();
-        for (i, row) in a.iter().enumerate() {
-            for (j, expected) in [0, 1, 2, 3].map(|j| f64::from(u8::from(i == j))).into_iter().enumerate() {
-                let found: f64 = row.iter().zip(&b).map(|(x, column)| x * column[j]).sum();
-                assert!((found - expected).abs() < 1e-12);
-            }
-        }
-        assert!(inverse([[1.0; 4]; 4]).is_none());
     }
 }

@@ -3,22 +3,29 @@
 //! An order is fitted to one half of the frequencies and judged by what it gains at the other half, and the other way
 //! round: noise gains nothing there.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::kernel::aberrations::{Aberrations, Term};
 use crate::kernel::crosspower::general::{Aperture, GeneralModel, GeneralObjective, general_objective, unit_terms};
+use crate::kernel::crosspower::joint::groups;
 use crate::kernel::crosspower::{HalfSets, Kernel, Model};
 use crate::steps::context::RunContext;
+use crate::steps::parametric::climb::{climb, curvature, dot, inverse, sandwich, times};
 use crate::steps::parametric::{Sampling, TriedOrder};
 
-/// Frequencies of one parallel piece.
-const PIECE: usize = 16;
+/// Groups of one parallel piece.
+const PIECE: usize = 8;
 /// Gain at unseen frequencies, in standard errors, that keeps an order.
 const CONVINCING: f64 = 4.0;
 /// Slope along a coefficient, in standard errors, that makes the search begin.
 const TILTED: f64 = 3.5;
 const ITERATIONS: usize = 30;
+/// Step of the slopes' differences, in radians.
+const STEP: f64 = 1e-3;
 /// Numbers that one evaluation goes through, at most.
 const MOST_PRODUCTS: usize = 400_000;
 
@@ -27,6 +34,8 @@ pub(super) struct Orders {
     /// All of them in Å on the scan's axes.
     pub(super) all: Aberrations,
     pub(super) rotation: f64,
+    /// Standard deviations by name, in Å and degrees.
+    pub(super) deviations: BTreeMap<String, f64>,
 }
 
 /// Looks for orders from 2 upwards, starting from the quadratic model; `None` when there is none to be kept. `known`
@@ -82,7 +91,8 @@ pub(super) fn higher_orders(
     }
     let model = search.fit(&best.model, &search.seen);
     let all = model.aberrations(radius, sampling.pixel_rad, sampling.wavelength_angstrom);
-    Ok((Some(Orders { all, rotation: model.rotation }), tried))
+    let deviations = search.deviations(&model, sampling);
+    Ok((Some(Orders { all, rotation: model.rotation, deviations }), tried))
 }
 
 /// The model with the terms of one more order.
@@ -94,18 +104,18 @@ fn widened(model: &GeneralModel, order: u8) -> GeneralModel {
     wider
 }
 
-/// Places of so many frequencies that an evaluation stays cheap, spread over all of them.
-fn thinned(sets: &HalfSets) -> Vec<usize> {
+/// So many groups of frequencies that an evaluation stays cheap, spread over all of them.
+fn thinned(sets: &HalfSets) -> Vec<Range<usize>> {
     let pixels = sets.halves[0].pixels + sets.halves[1].pixels;
     let step = (sets.frequencies.len() * pixels).div_ceil(MOST_PRODUCTS).max(1);
-    // A prime stride does not fall in step with the rows of the spectrum or with what is folded onto each other.
+    // An odd stride does not fall in step with the rows of the spectrum.
     let stride = if step.is_multiple_of(2) { step + 1 } else { step };
-    (0..sets.frequencies.len()).step_by(stride).collect()
+    groups(sets).into_iter().step_by(stride).collect()
 }
 
 struct Validated {
     model: GeneralModel,
-    /// The objective of each frequency under the model that did not see it.
+    /// The objective of each group of frequencies under the model that did not see it.
     unseen: Vec<f64>,
 }
 
@@ -120,7 +130,8 @@ struct Search<'a> {
     sets: &'a HalfSets,
     pixels_per_frequency: f64,
     radius: f64,
-    seen: Vec<usize>,
+    /// Groups of frequencies that share a spectrum.
+    seen: Vec<Range<usize>>,
 }
 
 impl Search<'_> {
@@ -128,18 +139,19 @@ impl Search<'_> {
         Aperture { pixels_per_frequency: self.pixels_per_frequency, radius: self.radius, overlap_rotation: rotation }
     }
 
-    fn each(&self, model: &GeneralModel, overlap: f64, places: &[usize]) -> Vec<GeneralObjective> {
+    fn each(&self, model: &GeneralModel, overlap: f64, places: &[Range<usize>]) -> Vec<GeneralObjective> {
         let parts: Vec<Vec<GeneralObjective>> = places
             .par_chunks(PIECE)
             .map(|piece| {
-                let one = |&i: &usize| general_objective(self.sets, model, self.aperture(overlap), i..i + 1);
+                let one =
+                    |group: &Range<usize>| general_objective(self.sets, model, self.aperture(overlap), group.clone());
                 piece.iter().map(one).collect()
             })
             .collect();
         parts.into_iter().flatten().collect()
     }
 
-    fn total(&self, model: &GeneralModel, overlap: f64, places: &[usize]) -> GeneralObjective {
+    fn total(&self, model: &GeneralModel, overlap: f64, places: &[Range<usize>]) -> GeneralObjective {
         let mut total = GeneralObjective::default();
         for one in self.each(model, overlap, places) {
             total.add(&one);
@@ -160,8 +172,8 @@ impl Search<'_> {
 
     /// Fits twice, each time to every other frequency, and judges each fit by the other frequencies.
     fn cross_validated(&self, start: &GeneralModel) -> Validated {
-        let halves: [Vec<usize>; 2] =
-            [0, 1].map(|h| self.seen.iter().enumerate().filter(|(i, _)| i % 2 == h).map(|(_, &p)| p).collect());
+        let half = |h: usize| self.seen.iter().skip(h).step_by(2).cloned().collect();
+        let halves: [Vec<Range<usize>>; 2] = [half(0), half(1)];
         let fits = [0, 1].map(|h| self.fit(start, &halves[h]));
         let unseen = [0, 1].map(|h| self.each(&fits[1 - h], start.rotation, &halves[h]));
         let unseen = unseen.iter().flatten().map(|o| o.value).collect();
@@ -172,61 +184,71 @@ impl Search<'_> {
         Validated { model, unseen }
     }
 
-    /// BFGS with backtracking; all coefficients are phases at the disk's edge, in radians.
-    fn fit(&self, start: &GeneralModel, places: &[usize]) -> GeneralModel {
-        let n = start.coefficients.len() + 1;
-        let overlap = start.rotation;
-        let mut model = start.clone();
-        let mut now = self.total(&model, overlap, places);
-        let size = now.value.abs().max(f64::MIN_POSITIVE);
-        let slope_of = |o: &GeneralObjective| -> Vec<f64> { o.gradient.iter().map(|g| g / size).collect() };
-        let mut g = slope_of(&now);
-        let steepness = g.iter().map(|v| v * v).sum::<f64>().sqrt().max(1e-12);
-        let mut inverse: Vec<Vec<f64>> =
-            (0..n).map(|i| (0..n).map(|j| if i == j { 0.05 / steepness } else { 0.0 }).collect()).collect();
-        for _ in 0..ITERATIONS {
-            let step: Vec<f64> = inverse.iter().map(|row| row.iter().zip(&g).map(|(h, g)| h * g).sum()).collect();
-            let rise: f64 = step.iter().zip(&g).map(|(s, g)| s * g).sum();
-            let mut length = 1.0;
-            let accepted = loop {
-                let mut next = model.clone();
-                next.coefficients.iter_mut().zip(&step).for_each(|(c, s)| *c += length * s);
-                next.rotation += length * step[n - 1];
-                let value = self.total(&next, overlap, places);
-                if value.value >= now.value + 1e-4 * length * rise * size {
-                    break Some((next, value));
-                }
-                length *= 0.4;
-                if length < 1e-3 {
-                    break None;
-                }
+    /// The objective over some groups by the coefficients, which are phases at the disk's edge, and the rotation, all in
+    /// radians.
+    fn at(&self, start: &GeneralModel, x: &[f64], places: &[Range<usize>]) -> GeneralObjective {
+        self.total(&moved(start, x), start.rotation, places)
+    }
+
+    fn fit(&self, start: &GeneralModel, places: &[Range<usize>]) -> GeneralModel {
+        let objective = |x: &[f64]| {
+            let o = self.at(start, x, places);
+            (o.value, o.gradient)
+        };
+        moved(start, &climb(parameters(start), None, ITERATIONS, objective).at)
+    }
+
+    /// Standard deviations in Å on the scan's axes, by name, and of the rotation in degrees.
+    fn deviations(&self, model: &GeneralModel, sampling: Sampling) -> BTreeMap<String, f64> {
+        let x = parameters(model);
+        let here = self.at(model, &x, &self.seen).gradient;
+        let bend = curvature(&x, STEP, &here, |x| self.at(model, x, &self.seen).gradient);
+        let Some(inverse) = inverse(&bend) else { return BTreeMap::new() };
+        let each = self.each(model, model.rotation, &self.seen);
+        let covariance = sandwich(&inverse, each.into_iter().map(|o| o.gradient));
+        // How the numbers on the scan's axes change with the parameters: these turn with the rotation.
+        let named = |x: &[f64]| self.in_angstrom(&moved(model, x), sampling);
+        let before = named(&x);
+        let slopes: Vec<Vec<f64>> = (0..x.len())
+            .map(|p| {
+                let mut x = x.clone();
+                x[p] += STEP;
+                named(&x).iter().zip(&before).map(|((_, a), (_, b))| (a - b) / STEP).collect()
+            })
+            .collect();
+        let variance = |i: usize| -> f64 {
+            let row: Vec<f64> = slopes.iter().map(|of| of[i]).collect();
+            dot(&row, &times(&covariance, &row))
+        };
+        let each = before.iter().enumerate().map(|(i, (name, _))| (name.clone(), variance(i).sqrt()));
+        each.filter(|(_, s)| s.is_finite()).collect()
+    }
+
+    /// All numbers of a model by name: aberrations in Å on the scan's axes, and the rotation in degrees.
+    fn in_angstrom(&self, model: &GeneralModel, sampling: Sampling) -> Vec<(String, f64)> {
+        let all = model.aberrations(self.radius, sampling.pixel_rad, sampling.wavelength_angstrom);
+        let coefficients = model.basis.iter().map(|t| {
+            let [a, b] = all.get(t.m, t.n);
+            let part = if t.n == 0 {
+                ""
+            } else if t.b == 0.0 {
+                "a"
+            } else {
+                "b"
             };
-            let Some((next, value)) = accepted else { break };
-            let new = slope_of(&value);
-            let s: Vec<f64> = step.iter().map(|s| s * length).collect();
-            let y: Vec<f64> = g.iter().zip(&new).map(|(a, b)| a - b).collect();
-            update_inverse(&mut inverse, &s, &y);
-            let gained = value.value - now.value;
-            (model, now, g) = (next, value, new);
-            if gained < 1e-7 * size {
-                break;
-            }
-        }
-        model
+            (format!("c{}{}{part}", t.m, t.n), if t.b == 0.0 { a } else { b })
+        });
+        coefficients.chain([("rotation".to_owned(), model.rotation.to_degrees())]).collect()
     }
 }
 
-/// The BFGS update of the inverse Hessian of the negative objective: `s` the step, `y` the change of the gradient.
-fn update_inverse(h: &mut [Vec<f64>], s: &[f64], y: &[f64]) {
-    let sy: f64 = s.iter().zip(y).map(|(a, b)| a * b).sum();
-    if sy <= 0.0 {
-        return;
-    }
-    let hy: Vec<f64> = h.iter().map(|row| row.iter().zip(y).map(|(h, y)| h * y).sum()).collect();
-    let yhy: f64 = y.iter().zip(&hy).map(|(a, b)| a * b).sum();
-    for (i, row) in h.iter_mut().enumerate() {
-        for (j, h) in row.iter_mut().enumerate() {
-            *h += (sy + yhy) * s[i] * s[j] / (sy * sy) - (hy[i] * s[j] + s[i] * hy[j]) / sy;
-        }
-    }
+/// The coefficients and, last, the rotation.
+fn parameters(model: &GeneralModel) -> Vec<f64> {
+    model.coefficients.iter().copied().chain([model.rotation]).collect()
+}
+
+/// The model with other [`parameters`].
+fn moved(model: &GeneralModel, x: &[f64]) -> GeneralModel {
+    let (coefficients, rotation) = (x[..x.len() - 1].to_vec(), x[x.len() - 1]);
+    GeneralModel { coefficients, rotation, ..model.clone() }
 }

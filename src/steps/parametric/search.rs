@@ -5,7 +5,8 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::kernel::crosspower::{HalfSets, Kernel, Model, Objective, objective, objective_value};
 use crate::steps::context::RunContext;
-use crate::steps::parametric::climb::Climb;
+use crate::steps::parametric::climb::climb;
+use crate::steps::parametric::polish::polish;
 use crate::steps::parametric::{GRID_LIMIT, pixels_per_frequency};
 use crate::steps::step1_detect::BrightDisk;
 
@@ -22,12 +23,9 @@ const HOPEFUL: f64 = 0.6;
 const THINNED: usize = 7;
 /// Starting points that are followed.
 const PROMISING: usize = 14;
-/// Iterations from each of them, from the best maxima, and in each round with everything.
+/// Iterations from each of them, and from the best maxima.
 const FIRST_ITERATIONS: usize = 6;
 const NEXT_ITERATIONS: usize = 12;
-const LAST_ITERATIONS: usize = 10;
-/// How often the last search looks up anew which disks overlap.
-const ROUNDS: usize = 2;
 /// Wrong models that say what chance gets.
 const NULL_MODELS: usize = 100;
 /// Displacements of the first octave of the grid, in scan pixels.
@@ -54,7 +52,6 @@ pub(super) struct Fit<'a> {
 pub(super) struct Found {
     pub(super) model: Model,
     pub(super) value: f64,
-    pub(super) coherence: f64,
 }
 
 /// Another model that explains the data nearly as well.
@@ -72,6 +69,10 @@ pub(super) struct Outcome {
     pub(super) significance: f64,
     /// The best of the models elsewhere, if it is not clearly worse.
     pub(super) rival: Option<Rival>,
+    /// Standard deviations of the best model's parameters.
+    pub(super) deviations: Option<[f64; 4]>,
+    /// The coherence after each step of the last part.
+    pub(super) convergence: Vec<f64>,
 }
 
 /// The objective of wrong models: what the best one has to stand out from.
@@ -112,11 +113,11 @@ impl Fit<'_> {
         let starts = self.promising(&starts, kernel);
         let found = self.search(self.wide, &starts, kernel, FIRST_ITERATIONS)?;
         let found = self.search(self.wide, &self.finalists(&found), kernel, NEXT_ITERATIONS)?;
-        let some = self.some_of_fine();
-        let mut found = self.search(&some, &self.finalists(&found), kernel, NEXT_ITERATIONS)?;
+        let mut found = self.search(&self.some_of_fine(), &self.finalists(&found), kernel, NEXT_ITERATIONS)?;
         found.sort_by(|a, b| b.value.total_cmp(&a.value));
         let Some(best) = found.first() else { return Err(Error::bug("a grid without points")) };
-        let best = self.finish(&some, best, kernel)?;
+        let polished = polish(self.fine, best.model, kernel, self.disk.radius);
+        let best = polished.best;
         let significance = self.significance(&best, kernel);
         if significance < SIGNIFICANT {
             return Err(Error::unresolved(format!(
@@ -125,7 +126,14 @@ impl Fit<'_> {
             .with_hint("too few counts, no contrast, or shifts beyond a quarter of the scan; `--set align.method=classic` shows the single shifts"));
         }
         let rival = self.rival(&best, &found[1..], kernel);
-        Ok(Outcome { best, kernel, significance, rival })
+        Ok(Outcome {
+            best,
+            kernel,
+            significance,
+            rival,
+            deviations: polished.deviations,
+            convergence: polished.coherence,
+        })
     }
 
     /// The filter of a weak phase object, when the sampling is known.
@@ -269,32 +277,25 @@ impl Fit<'_> {
 
     /// The maxima that the search reaches from each starting point, in so many iterations.
     fn search(&self, set: &HalfSets, starts: &[Model], kernel: Kernel, iterations: usize) -> Result<Vec<Found>> {
-        let climb = |start: &Model| {
+        let each = starts.iter().map(|start| {
             self.ctx.cancel.check()?;
-            let mut climb = Climb::new(set, kernel.with_overlap(start), self.disk.radius);
-            Ok(climb.run(*start, iterations))
-        };
-        starts.iter().map(climb).collect()
+            Ok(self.refine(set, start, kernel.with_overlap(start), iterations))
+        });
+        each.collect()
     }
 
-    /// The maximum with everything, near the one that some of the frequencies have.
-    fn finish(&self, some: &HalfSets, start: &Found, kernel: Kernel) -> Result<Found> {
-        let mut found = *start;
-        let mut curvature = None;
-        for _ in 0..ROUNDS {
-            self.ctx.cancel.check()?;
-            // Pixels that change sides would make the objective jump: the sides are looked up again in each round.
-            let kernel = kernel.with_overlap(&found.model);
-            // Some of the frequencies know the curvature well enough, so that few evaluations with all are needed.
-            let known = curvature.take().or_else(|| {
-                let few = Climb::new(some, kernel, self.disk.radius);
-                few.inverse_curvature(&found.model)
-            });
-            let mut climb = Climb::new(self.fine, kernel, self.disk.radius).with_curvature(known);
-            found = climb.run(found.model, LAST_ITERATIONS);
-            curvature = climb.into_curvature();
-        }
-        Ok(found)
+    /// The way up in displacements at the disk's edge and radians. Which disks overlap is fixed: pixels that change sides
+    /// would make the objective jump.
+    fn refine(&self, set: &HalfSets, start: &Model, kernel: Kernel, iterations: usize) -> Found {
+        let scale = [self.disk.radius, self.disk.radius, self.disk.radius, 1.0];
+        let model = |x: &[f64]| Model { parameters: std::array::from_fn(|p| x[p] / scale[p]), ..*start };
+        let from = start.parameters.iter().zip(scale).map(|(p, s)| p * s).collect();
+        let summit = climb(from, None, iterations, |x| {
+            let o = evaluate(set, &model(x), kernel);
+            (o.value, o.gradient.iter().zip(scale).map(|(g, s)| g / s).collect())
+        });
+        let value = summit.values.last().copied().unwrap_or(0.0);
+        Found { model: model(&summit.at), value }
     }
 }
 

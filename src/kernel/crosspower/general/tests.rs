@@ -1,4 +1,6 @@
 use super::*;
+use crate::kernel::crosspower::joint::tests::folded;
+use crate::kernel::crosspower::joint::{Joint, groups};
 use crate::kernel::crosspower::tests::sets;
 use crate::kernel::crosspower::{Kernel, objective};
 use proptest::prelude::*;
@@ -37,6 +39,46 @@ proptest! {
         prop_assert!((found.value - expected.value).abs() < 1e-4 * expected.power.max(1.0), "{found:?} {expected:?}");
         let back = general.aberrations(RADIUS, 1.0, PER_FREQUENCY);
         prop_assert!((back.get(1, 0)[0] - c1).abs() < 1e-9 && (back.get(1, 2)[1] - c2b).abs() < 1e-9);
+    }
+
+    #[test]
+    fn without_higher_orders_folded_frequencies_have_the_quadratic_joint_objective(
+        c1 in -0.4..0.4f64, c2a in -0.1..0.1f64, theta in -3.0..3.0f64, transposed in any::<bool>(), seed in any::<u64>(),
+    ) {
+        let sets = folded(seed);
+        let model = Model { parameters: [c1, c2a, 0.02, theta], transposed };
+        let kernel = Kernel::WeakPhase { pixels_per_frequency: 9.0, radius: RADIUS, overlap_rotation: None };
+        let expected = Joint::new(&sets, &model, kernel).objective(&groups(&sets));
+        let scan = Aberrations::quadratic(c1, [c2a, 0.02]);
+        let general = GeneralModel::from_aberrations(&scan, basis(), (theta, transposed), (RADIUS, 1.0, 9.0));
+        let all = sets.frequencies.len();
+        let found = general_objective(&sets, &general, Aperture { pixels_per_frequency: 9.0, ..aperture(theta) }, 0..all);
+        prop_assert!((found.value - expected.value).abs() < 1e-4 * expected.power.max(1.0), "{found:?} {expected:?}");
+        // The gradients by defocus and by rotation.
+        let per_angstrom = std::f64::consts::TAU / 9.0 * RADIUS * RADIUS;
+        let place = general.basis.iter().position(|t| t.m == 1 && t.n == 0).unwrap();
+        prop_assert!((found.gradient[place] * per_angstrom - expected.gradient[0]).abs() < 4e-3 * expected.power, "{found:?} {expected:?}");
+    }
+
+    #[test]
+    fn the_gradient_of_folded_frequencies_is_that_of_their_objective(
+        coefficients in prop::collection::vec(-2.0..2.0f64, 12), theta in -3.0..3.0f64,
+        transposed in any::<bool>(), seed in any::<u64>(),
+    ) {
+        let sets = folded(seed);
+        let model = GeneralModel { basis: basis(), coefficients, rotation: theta, transposed };
+        let aperture = Aperture { pixels_per_frequency: 9.0, ..aperture(theta) };
+        let all = sets.frequencies.len();
+        let found = general_objective(&sets, &model, aperture, 0..all);
+        for p in 0..=12 {
+            let at = |step: f64| {
+                let mut moved = model.clone();
+                if p == 12 { moved.rotation += step } else { moved.coefficients[p] += step }
+                general_objective(&sets, &moved, aperture, 0..all).value
+            };
+            let expected = (at(1e-6) - at(-1e-6)) / 2e-6;
+            prop_assert!((found.gradient[p] - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{p} {} {expected}", found.gradient[p]);
+        }
     }
 
     #[test]

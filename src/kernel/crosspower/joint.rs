@@ -1,0 +1,287 @@
+//! The objective for frequencies that the scan folds onto each other: all of a spectrum's together.
+//!
+//! What the scan records at one frequency of an undersampled scan is the sum over the frequencies `q_a` that it folds
+//! there, `F_k = Σ_a o_a f_a*(k)`, with the filters `f_a` of [`crosspower`](super). The filters of two of them are not
+//! orthogonal over the disk unless displacements are large, so that `Σ_k F_k f_a(k)` holds a share of `o_b` too. This
+//! share is the same in both colours, is not noise, and moves with the parameters: taken one by one, the frequencies pull
+//! the astigmatism of a little defocused scan by several Å. Least squares over the group take it apart:
+//!
+//! ```text
+//! b_h,a = Σ_{k in colour h} F_k f_a(k),   G_ab = Σ_k f_a(k) f_b*(k) + δ_ab,   J = Re(b₀ᴴ G⁻¹ b₁)
+//! ```
+//!
+//! For a group of one this is `Re(S₀ S₁*)` as before. With `x_h = G⁻¹ b_h` the gradient is
+//! `Re(∂b₀ᴴ x₁ + x₀ᴴ ∂b₁ - x₀ᴴ ∂G x₁)`. Off the diagonal, `f_a f_b*` has the phase `2π (q_a - q_b)·Mk` with a difference of
+//! whole cycles: along a row of the detector it is the same geometric series for all groups, so a piece of a row costs two
+//! look-ups, and `G` little beside the sums over the data.
+
+use std::f64::consts::TAU;
+use std::ops::Range;
+
+use num_complex::Complex64;
+
+use super::{
+    Cuts, HalfSets, Kernel, Model, Objective, Phases, REGIONS, Run, Sums, Weights, gradient_of_phase, half_sums,
+};
+use crate::kernel::simd::dispatch;
+
+/// The most frequencies that share a spectrum: up to one period away on both axes.
+pub const MOST_FOLDED: usize = 9;
+
+/// Whole cycles between two frequencies reach this far.
+const REACH: i32 = 2;
+
+pub(super) type Vector = [Complex64; MOST_FOLDED];
+pub(super) type Square = [Vector; MOST_FOLDED];
+
+/// A run cut into pieces of one region each.
+type Pieces = [(usize, usize, usize); 5];
+
+/// Places of the frequencies that share a spectrum, group by group.
+///
+/// Frequencies that share one must stand side by side, as those of [`HalfSets`] do.
+pub fn groups(sets: &HalfSets) -> Vec<Range<usize>> {
+    let mut groups: Vec<Range<usize>> = Vec::new();
+    for (at, spectrum) in sets.spectrum_of.iter().enumerate() {
+        match groups.last_mut() {
+            Some(last) if sets.spectrum_of[last.start] == *spectrum && last.len() < MOST_FOLDED => last.end = at + 1,
+            _ => groups.push(at..at + 1),
+        }
+    }
+    groups
+}
+
+/// The objective of one model; groups may be evaluated side by side.
+pub struct Joint<'a> {
+    sets: &'a HalfSets,
+    model: Model,
+    kernel: Kernel,
+    series: Vec<Series>,
+}
+
+impl<'a> Joint<'a> {
+    /// Prepares what all groups share.
+    pub fn new(sets: &'a HalfSets, model: &Model, kernel: Kernel) -> Self {
+        let side = 2 * REACH + 1;
+        let cycles = (0..side * side).map(|i| [i / side - REACH, i % side - REACH]);
+        let longest = sets.halves.iter().flat_map(|h| &h.runs).map(|r| r.len).max().unwrap_or(0);
+        let series = cycles.map(|n| Series::new(sets, model, n, longest)).collect();
+        Self { sets, model: *model, kernel, series }
+    }
+
+    /// The objective of some [groups](groups); shares [add](Objective::add) up.
+    ///
+    /// # Panics
+    /// When a group reaches beyond the frequencies, or has more than [`MOST_FOLDED`].
+    pub fn objective(&self, groups: &[Range<usize>]) -> Objective {
+        let mut phases = Phases::of(self.sets);
+        let mut cuts = Cuts::for_sets(self.sets);
+        let mut total = Objective::default();
+        for group in groups {
+            assert!(group.len() <= MOST_FOLDED, "{} frequencies share a spectrum", group.len());
+            let mut members = Vec::with_capacity(group.len());
+            dispatch(
+                #[inline(always)]
+                || {
+                    for index in group.clone() {
+                        members.push(self.member(index, (&mut phases, &mut cuts), group.len() > 1));
+                    }
+                },
+            );
+            total.add(&self.group(&members));
+        }
+        total
+    }
+
+    fn group(&self, members: &[Member]) -> Objective {
+        let n = members.len();
+        let mut gram: Square = [Vector::default(); MOST_FOLDED];
+        let mut slopes = Vec::with_capacity(n * n / 2);
+        for (a, member) in members.iter().enumerate() {
+            gram[a][a] = Complex64::from(member.norm);
+            for (b, other) in members.iter().enumerate().skip(a + 1) {
+                let (value, slope) = self.pair(member, other);
+                (gram[a][b], gram[b][a]) = (value, value.conj());
+                slopes.push((a, b, slope));
+            }
+        }
+        let Some(factor) = cholesky(&gram, n) else { return Objective::default() };
+        let sums = [0, 1].map(|h| -> Vector {
+            std::array::from_fn(|a| members.get(a).map_or_else(Complex64::default, |m| m.sums[h]))
+        });
+        let x = sums.map(|b| solve(&factor, b, n));
+        let product = |a: &Vector, b: &Vector| (0..n).map(|i| (a[i].conj() * b[i]).re).sum::<f64>();
+        let mut out = Objective {
+            value: product(&sums[0], &x[1]),
+            power: 0.5 * (product(&sums[0], &x[0]) + product(&sums[1], &x[1])),
+            gradient: [0.0; 4],
+        };
+        for (p, slope) in out.gradient.iter_mut().enumerate() {
+            for (a, m) in members.iter().enumerate() {
+                *slope += (m.slopes[0][p].conj() * x[1][a] + x[0][a].conj() * m.slopes[1][p]).re;
+                *slope -= (x[0][a].conj() * x[1][a]).re * m.norm_slope[p];
+            }
+            for (a, b, of_pair) in &slopes {
+                let d = of_pair[p];
+                *slope -= (x[0][*a].conj() * d * x[1][*b] + x[0][*b].conj() * d.conj() * x[1][*a]).re;
+            }
+        }
+        out
+    }
+
+    /// One frequency's sums over the data.
+    #[inline(always)]
+    fn member(&self, index: usize, (phases, cuts): (&mut Phases, &mut Cuts), with_pieces: bool) -> Member {
+        let q = self.sets.frequencies[index];
+        let weights = Weights::new(&self.model, self.kernel, q);
+        phases.fill(gradient_of_phase(&self.model.matrix(), q));
+        let mut counts = [0; REGIONS];
+        let mut regions = [[Sums::default(); REGIONS]; 2];
+        let mut pieces = Vec::new();
+        // Not a map: its closure would not be compiled for this processor.
+        for (h, sums) in regions.iter_mut().enumerate() {
+            half_sums::<true>(self.sets, h, index, &weights, (phases, cuts, &mut counts), sums);
+            if with_pieces {
+                let runs = self.sets.halves[h].runs.iter().enumerate();
+                pieces.extend(runs.map(|(place, run)| cuts.pieces(place, run, &weights)));
+            }
+        }
+        let derivatives = self.model.derivatives();
+        let slopes = regions.map(|regions| {
+            std::array::from_fn(|p| {
+                let u = gradient_of_phase(&derivatives[p], q);
+                let moved = weights.apply(&regions, |r| r.row * u[0] + r.col * u[1]);
+                Complex64::i() * moved + weights.derivative(&regions, p)
+            })
+        });
+        Member {
+            q,
+            sums: regions.map(|regions| weights.apply(&regions, |r| r.plain)),
+            slopes,
+            norm: weights.norm(&counts),
+            norm_slope: std::array::from_fn(|p| weights.norm_derivative(&counts, p)),
+            pieces,
+            weights,
+        }
+    }
+
+    /// `G_ab` and its slopes.
+    fn pair(&self, a: &Member, b: &Member) -> (Complex64, [Complex64; 4]) {
+        let cycles = [0, 1].map(|axis| (a.q[axis] - b.q[axis]).round());
+        let side = 2 * REACH + 1;
+        let place = (cycles[0] as i32 + REACH) * side + cycles[1] as i32 + REACH;
+        let series = &self.series[place as usize];
+        let overlaps = self.overlaps(a, b, series);
+        let (fa, fb) = (a.weights.factor, b.weights.factor);
+        let (sa, sb) = (a.weights.factor_slopes(), b.weights.factor_slopes());
+        let (mut all, mut by_a, mut by_b) = (Sums::default(), Complex64::default(), Complex64::default());
+        for (ra, row) in overlaps.iter().enumerate() {
+            for (rb, sums) in row.iter().enumerate() {
+                let both = fa[ra] * fb[rb].conj();
+                all.plain += both * sums.plain;
+                all.row += both * sums.row;
+                all.col += both * sums.col;
+                by_a += sa[ra] * fb[rb].conj() * sums.plain;
+                by_b += fa[ra] * sb[rb].conj() * sums.plain;
+            }
+        }
+        let derivatives = self.model.derivatives();
+        let slopes = std::array::from_fn(|p| {
+            let u = gradient_of_phase(&derivatives[p], cycles);
+            let chi = |m: &Member| m.weights.chi_slope.get(p).copied().unwrap_or(0.0);
+            by_a * chi(a) + by_b * chi(b) + Complex64::i() * (all.row * u[0] + all.col * u[1])
+        });
+        (all.plain, slopes)
+    }
+
+    /// `Σ_k e^{iΦ}` over each pair of regions, plain and weighted with the pixel's row and column.
+    fn overlaps(&self, a: &Member, b: &Member, series: &Series) -> [[Sums; REGIONS]; REGIONS] {
+        let mut out = [[Sums::default(); REGIONS]; REGIONS];
+        let runs = self.sets.halves.iter().flat_map(|half| &half.runs);
+        for (((run, turn), of_a), of_b) in runs.zip(&series.turns).zip(&a.pieces).zip(&b.pieces) {
+            for &(ra, first_a, end_a) in of_a {
+                for &(rb, first_b, end_b) in of_b {
+                    let (first, end) = (first_a.max(first_b), end_a.min(end_b));
+                    if first < end {
+                        let [plain, moment] = [0, 1].map(|i| (series.upto[end][i] - series.upto[first][i]) * turn);
+                        let sums = &mut out[ra][rb];
+                        sums.plain += plain;
+                        sums.row += plain * run.row;
+                        sums.col += plain * run.col + moment * self.sets.spacing;
+                    }
+                }
+            }
+        }
+        out
+    }
+}
+
+/// What one frequency of a group has.
+struct Member {
+    q: [f64; 2],
+    weights: Weights,
+    /// `b_h`, and its slopes by the parameters.
+    sums: [Complex64; 2],
+    slopes: [[Complex64; 4]; 2],
+    norm: f64,
+    norm_slope: [f64; 4],
+    /// The pieces of each run of both colours.
+    pieces: Vec<Pieces>,
+}
+
+/// `e^{iv·k}` with `v = 2π Mᵀn` for whole cycles `n`, summed along the runs.
+struct Series {
+    /// The factor at the first pixel of each run of both colours.
+    turns: Vec<Complex64>,
+    /// `Σ_{j<i} z^j` and `Σ_{j<i} j z^j`, `z` the factor from one pixel of a run to the next.
+    upto: Vec<[Complex64; 2]>,
+}
+
+impl Series {
+    fn new(sets: &HalfSets, model: &Model, cycles: [i32; 2], longest: usize) -> Self {
+        let v = gradient_of_phase(&model.matrix(), cycles.map(f64::from));
+        let at = |run: &Run| Complex64::cis((v[0] * run.row + v[1] * run.col) % TAU);
+        let turns = sets.halves.iter().flat_map(|h| &h.runs).map(at).collect();
+        let mut sums = [Complex64::default(); 2];
+        let mut upto = vec![sums];
+        for j in 0..longest {
+            let z = Complex64::cis((v[1] * sets.spacing * j as f64) % TAU);
+            sums = [sums[0] + z, sums[1] + z * j as f64];
+            upto.push(sums);
+        }
+        Self { turns, upto }
+    }
+}
+
+/// The lower triangle `L` of a Hermitian positive matrix `L Lᴴ`; `None` when it is not positive.
+pub(super) fn cholesky(a: &Square, n: usize) -> Option<Square> {
+    let mut l: Square = [Vector::default(); MOST_FOLDED];
+    for i in 0..n {
+        for j in 0..=i {
+            let rest = a[i][j] - (0..j).map(|k| l[i][k] * l[j][k].conj()).sum::<Complex64>();
+            if i == j {
+                if rest.re <= 0.0 || !rest.re.is_finite() {
+                    return None;
+                }
+                l[i][i] = Complex64::from(rest.re.sqrt());
+            } else {
+                l[i][j] = rest / l[j][j].re;
+            }
+        }
+    }
+    Some(l)
+}
+
+/// Solves `L Lᴴ x = b`.
+pub(super) fn solve(l: &Square, mut b: Vector, n: usize) -> Vector {
+    for i in 0..n {
+        b[i] = (b[i] - (0..i).map(|k| l[i][k] * b[k]).sum::<Complex64>()) / l[i][i].re;
+    }
+    for i in (0..n).rev() {
+        b[i] = (b[i] - (i + 1..n).map(|k| l[k][i].conj() * b[k]).sum::<Complex64>()) / l[i][i].re;
+    }
+    b
+}
+
+#[cfg(test)]
+pub(super) mod tests;
