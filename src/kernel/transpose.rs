@@ -107,7 +107,8 @@ pub fn turn<S: Sample>(frames: &RawFrames<'_>, crop: Crop, out: &mut [S], line: 
 
 /// A sum that keeps what rounding takes from it (two-sum, Knuth 1969), so that its value is the same in whichever
 /// groups the numbers are added: exact for counts, and for floats to some 32 digits before the final rounding.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
 pub struct Sum {
     high: f64,
     low: f64,

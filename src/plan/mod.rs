@@ -78,6 +78,8 @@ pub struct Plan {
     pub workers: usize,
     /// Scan rows in one slab of the stack.
     pub slab_rows: usize,
+    /// Buffers for slabs that are written and not kept.
+    pub slab_buffers: usize,
     /// Frames read at once.
     pub read_frames: usize,
     /// Buffers for frames as read.
@@ -161,6 +163,7 @@ impl Plan {
             in_memory: way.in_memory,
             workers: way.workers,
             slab_rows,
+            slab_buffers: way.workers + 2,
             read_frames,
             read_buffers: way.workers + way.spare_buffers,
             tile_rows,

@@ -291,6 +291,11 @@ impl ChunkedArray {
         })
     }
 
+    /// Whether chunks are read through memory maps; on a network they are not.
+    pub fn is_mapped(&self) -> bool {
+        self.map
+    }
+
     /// What the array looks like.
     pub fn spec(&self) -> &ArraySpec {
         &self.spec
