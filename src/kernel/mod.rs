@@ -18,6 +18,7 @@ pub mod noise_floor;
 pub mod peak;
 pub mod real;
 pub mod ring;
+pub mod simd;
 pub mod smooth;
 pub mod subpixel;
 pub mod transpose;
