@@ -63,7 +63,7 @@ pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedS
         let cache = ctx.cache();
         let spec = stack_spec(info.scan, crop.shape(), geometry.slab_rows, info.dtype);
         cache.group().remove("stack")?;
-        ChunkedArray::create(cache.group(), spec)?
+        ChunkedArray::create(cache.group(), spec)?.keeping_pages()
     };
     let mut totals = Totals::zero(&geometry);
     let (slabs, charge) = run_graph(ctx, source, geometry, &array, &mut totals)?;
@@ -123,7 +123,7 @@ fn run_graph(
     let raw = Pool::new(ctx.budget, "reading frames", plan.read_buffers, source.block_bytes(plan.read_frames))?;
     let sum_bytes = Totals::len(&geometry) * size_of::<Sum>();
     // A block's sums live on while it waits for an earlier one.
-    let sums = Pool::new(ctx.budget, "sums over frames", plan.read_buffers + plan.queue + 1, sum_bytes)?;
+    let sums = Pool::new(ctx.budget, "sums over frames", plan.sum_buffers(), sum_bytes)?;
     let blocks_are_slabs = plan.read_frames >= geometry.line();
     let part_buffers = if blocks_are_slabs { 1 } else { plan.read_buffers };
     let parts = Pool::new(ctx.budget, "turning frames", part_buffers, part_bytes)?;
@@ -133,7 +133,8 @@ fn run_graph(
 
     ctx.progress.begin("corner turn", (geometry.scan.len() * geometry.frame_bytes()) as u64);
     let mut graph = Graph::new("corner turn", ctx.cancel);
-    let jobs = graph.source("cut", plan.queue, Cut { source, geometry, frames: plan.read_frames, raw, sums });
+    // A block that waits to be read holds a buffer in vain: one is enough.
+    let jobs = graph.source("cut", 1, Cut { source, geometry, frames: plan.read_frames, raw, sums });
     let raw_blocks = graph.stage("read", HANDS, plan.queue, jobs, || Read { source, geometry });
     let turned = graph.stage("turn", plan.workers, plan.queue, raw_blocks, || Turn {
         geometry,
