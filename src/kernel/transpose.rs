@@ -68,18 +68,21 @@ pub struct BadSamples {
     pub first_frame: Option<usize>,
 }
 
-/// Detector pixels that are gathered side by side: of two-byte samples, a cache line of every frame.
+/// Detector pixels of two bytes that are turned together in registers.
 const PIXELS: usize = 32;
-/// Frames that are gathered of each.
-const FRAMES: usize = 64;
+/// Frames that are gathered of each pixel.
+const FRAMES: usize = 32;
+/// Eight-byte words of the buffer in which they are gathered: it stays in the fastest cache.
+const CELL_WORDS: usize = 4096;
 
 /// The corner turn of one block: crops every frame and writes it pixel by pixel.
 ///
 /// `out` holds the crop's pixels in C order, `line` samples each; frame `f` of the block goes to position
 /// `start + f` of every pixel's line. NaN and infinity become zero.
 ///
-/// Runs of 32 detector pixels × 64 frames are gathered in a small buffer first, because writing single samples at a
-/// stride of `line` would touch a new cache line for each.
+/// A band of detector rows of 32 frames is gathered in a small buffer first: written straight to `out`, every sample would
+/// touch a cache line of its own. The band is as high as the buffer allows, because frames lie kilobytes apart, and only
+/// what is read in one piece is fetched ahead by the processor.
 ///
 /// # Panics
 /// When `out` is not `crop pixels * line` long or the frames do not fit in a line.
@@ -87,26 +90,30 @@ pub fn turn<S: Sample>(frames: &RawFrames<'_>, crop: Crop, out: &mut [S], line: 
     let shape = crop.shape();
     assert_eq!(out.len(), shape.len() * line, "stack block of a wrong size");
     assert!(start + frames.frames <= line, "frames beyond the end of a line");
+    let mut words = [0u64; CELL_WORDS];
     dispatch(|| {
-        let mut cell = Cell::default();
+        let cell: &mut [S] = bytemuck::cast_slice_mut(&mut words);
+        let most = cell.len() / FRAMES;
+        let (width, height) = (most.min(shape.cols), (most / shape.cols).clamp(1, shape.rows));
         for f0 in (0..frames.frames).step_by(FRAMES) {
-            let count = FRAMES.min(frames.frames - f0);
-            for row in 0..shape.rows {
-                for c0 in (0..shape.cols).step_by(PIXELS) {
-                    let width = PIXELS.min(shape.cols - c0);
-                    let first = (crop.row0 + row) * frames.det.cols + crop.col0 + c0;
+            let range = f0..(f0 + FRAMES).min(frames.frames);
+            for row0 in (0..shape.rows).step_by(height) {
+                for c0 in (0..shape.cols).step_by(width) {
+                    let rows = row0..(row0 + height).min(shape.rows);
+                    let cols = c0..(c0 + width).min(shape.cols);
                     if size_of::<S>() == 2 {
-                        cell.gather_pairs::<S>(frames, f0..f0 + count, first, width);
+                        gather_pairs(frames, crop, &range, (&rows, &cols), cell);
                     } else {
-                        cell.gather::<S>(frames, f0..f0 + count, first, width);
+                        gather(frames, crop, &range, (&rows, &cols), cell);
                     }
-                    for p in 0..width {
-                        let at = (row * shape.cols + c0 + p) * line + start + f0;
-                        let samples = &mut cell.line_mut::<S>(p)[..count];
+                    let pixels = rows.flat_map(|row| cols.clone().map(move |col| row * shape.cols + col));
+                    for (pixel, samples) in pixels.zip(cell.chunks_exact_mut(FRAMES)) {
+                        let samples = &mut samples[..range.len()];
                         if S::DTYPE.is_float() {
                             samples.iter_mut().filter(|s| !s.is_finite()).for_each(|s| *s = S::default());
                         }
-                        out[at..at + count].copy_from_slice(samples);
+                        let at = pixel * line + start + f0;
+                        out[at..at + range.len()].copy_from_slice(samples);
                     }
                 }
             }
@@ -114,48 +121,58 @@ pub fn turn<S: Sample>(frames: &RawFrames<'_>, crop: Crop, out: &mut [S], line: 
     });
 }
 
-/// A few frames of a few detector pixels, pixel by pixel, for samples of any type.
-struct Cell([[u64; FRAMES]; PIXELS]);
-
-impl Default for Cell {
-    fn default() -> Self {
-        Self([[0; FRAMES]; PIXELS])
-    }
-}
-
-impl Cell {
-    #[inline(always)]
-    fn line_mut<S: Sample>(&mut self, pixel: usize) -> &mut [S] {
-        bytemuck::cast_slice_mut(&mut self.0[pixel])
-    }
-
-    /// Sample by sample.
-    #[inline(always)]
-    fn gather<S: Sample>(&mut self, frames: &RawFrames<'_>, range: Range<usize>, first: usize, width: usize) {
-        for (f, frame) in range.enumerate() {
-            let run = frames.run::<S>(frame, first, width);
-            for (p, bytes) in run.chunks_exact(size_of::<S>()).enumerate() {
-                self.line_mut::<S>(p)[f] = load(bytes, frames.swap);
+/// Gathers a band pixel by pixel, [`FRAMES`] places each: sample by sample.
+#[inline(always)]
+fn gather<S: Sample>(
+    frames: &RawFrames<'_>,
+    crop: Crop,
+    range: &Range<usize>,
+    (rows, cols): (&Range<usize>, &Range<usize>),
+    cell: &mut [S],
+) {
+    let width = cols.len();
+    for (f, frame) in range.clone().enumerate() {
+        for (band, row) in cell.chunks_exact_mut(width * FRAMES).zip(rows.clone()) {
+            let first = (crop.row0 + row) * frames.det.cols + crop.col0 + cols.start;
+            let run = frames.run::<S>(frame, first, width).chunks_exact(size_of::<S>());
+            for (samples, bytes) in band.chunks_exact_mut(FRAMES).zip(run) {
+                samples[f] = load(bytes, frames.swap);
             }
         }
     }
+}
 
-    /// Samples of two bytes: four frames at a time, two pixels in one number, so that the exchange is done by shifts of
-    /// whole registers and every store carries four frames.
-    #[inline(always)]
-    fn gather_pairs<S: Sample>(&mut self, frames: &RawFrames<'_>, range: Range<usize>, first: usize, width: usize) {
-        let end = range.end;
-        for (quad, f0) in range.step_by(4).enumerate() {
-            let [a, b, c, d]: [Pairs; 4] = std::array::from_fn(|i| {
-                // Beyond the last frame anything will do: it is not copied.
-                let bytes = frames.run::<S>((f0 + i).min(end - 1), first, width);
-                pairs(bytes, frames.swap)
-            });
-            for i in 0..PIXELS / 2 {
-                let even = [(a[i] & 0xFFFF) | (b[i] << 16), (c[i] & 0xFFFF) | (d[i] << 16)];
-                let odd = [(a[i] >> 16) | (b[i] & 0xFFFF_0000), (c[i] >> 16) | (d[i] & 0xFFFF_0000)];
-                self.0[2 * i][quad] = u64::from(even[0]) | u64::from(even[1]) << 32;
-                self.0[2 * i + 1][quad] = u64::from(odd[0]) | u64::from(odd[1]) << 32;
+/// As [`gather`] for samples of two bytes: four frames at a time, two pixels in one number, so that the exchange is done
+/// by shifts of whole registers and every store carries four frames.
+#[inline(always)]
+fn gather_pairs<S: Sample>(
+    frames: &RawFrames<'_>,
+    crop: Crop,
+    range: &Range<usize>,
+    (rows, cols): (&Range<usize>, &Range<usize>),
+    cell: &mut [S],
+) {
+    const WORDS: usize = FRAMES / 4;
+    let cell: &mut [u64] = bytemuck::cast_slice_mut(cell);
+    let width = cols.len();
+    for (word, f0) in range.clone().step_by(4).enumerate() {
+        for (band, row) in cell.chunks_exact_mut(width * WORDS).zip(rows.clone()) {
+            let row_start = (crop.row0 + row) * frames.det.cols + crop.col0 + cols.start;
+            for (c0, part) in band.chunks_mut(PIXELS * WORDS).enumerate() {
+                let pixels = part.len() / WORDS;
+                let [a, b, c, d]: [Pairs; 4] = std::array::from_fn(|i| {
+                    // Beyond the last frame anything will do: it is not copied.
+                    let frame = (f0 + i).min(range.end - 1);
+                    pairs(frames.run::<S>(frame, row_start + c0 * PIXELS, pixels), frames.swap)
+                });
+                for (i, two) in part.chunks_mut(2 * WORDS).enumerate() {
+                    let even = [(a[i] & 0xFFFF) | (b[i] << 16), (c[i] & 0xFFFF) | (d[i] << 16)];
+                    two[word] = u64::from(even[0]) | u64::from(even[1]) << 32;
+                    if let Some(second) = two.get_mut(WORDS + word) {
+                        let odd = [(a[i] >> 16) | (b[i] & 0xFFFF_0000), (c[i] >> 16) | (d[i] & 0xFFFF_0000)];
+                        *second = u64::from(odd[0]) | u64::from(odd[1]) << 32;
+                    }
+                }
             }
         }
     }

@@ -33,8 +33,7 @@ impl MemoryCost {
         let block = plan.read_frames as u64 * request.frame_bytes as u64;
         let turned = request.crop.len() as u64 * plan.read_frames as u64 * sample;
         let slabs = if plan.in_memory { 0 } else { slab * plan.slab_buffers as u64 };
-        let corner_turn =
-            plan.read_buffers as u64 * (block + turned)
+        let corner_turn = plan.read_buffers as u64 * (block + turned)
             + slabs
             + stack
             // The blocks', the total, and a few whole images of it.

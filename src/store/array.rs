@@ -260,7 +260,13 @@ impl ChunkedArray {
     }
 
     fn at(group: &Group, spec: ArraySpec) -> Self {
-        Self { folder: group.path.join(&spec.name), map: !is_network(&group.path), window: write_window(), keep_pages: false, spec }
+        Self {
+            folder: group.path.join(&spec.name),
+            map: !is_network(&group.path),
+            window: write_window(),
+            keep_pages: false,
+            spec,
+        }
     }
 
     /// The same array for one whose chunks are read again soon: their pages stay in memory as long as nobody needs it.
