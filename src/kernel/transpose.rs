@@ -5,18 +5,20 @@ use std::ops::Range;
 
 use crate::axes::{Crop, DetShape, Sample};
 use crate::kernel::simd::dispatch;
+pub use crate::kernel::sums::{BadSamples, Sum, square_sum, sum_frames};
 
-/// `out[c][r] = input[r][c]` for a `rows` × `cols` input, block by block so that both sides stay in the cache.
+/// `out[c][r] = input[r][c]` for a `rows` × `cols` input, block by block so that both sides stay in the cache: a cache line wide,
+/// for lines whose distance is a power of two compete for the same few places.
 ///
 /// # Panics
 /// When a slice is not `rows * cols` long.
 pub fn transpose<T: Copy>(input: &[T], out: &mut [T], rows: usize, cols: usize) {
-    const BLOCK: usize = 16;
     assert!(input.len() == rows * cols && out.len() == rows * cols, "transpose of a wrong size");
-    for r0 in (0..rows).step_by(BLOCK) {
-        let r1 = (r0 + BLOCK).min(rows);
-        for c0 in (0..cols).step_by(BLOCK) {
-            let c1 = (c0 + BLOCK).min(cols);
+    let block = (64 / size_of::<T>().max(1)).clamp(4, 16);
+    for r0 in (0..rows).step_by(block) {
+        let r1 = (r0 + block).min(rows);
+        for c0 in (0..cols).step_by(block) {
+            let c1 = (c0 + block).min(cols);
             for c in c0..c1 {
                 let line = &mut out[c * rows + r0..c * rows + r1];
                 for (slot, r) in line.iter_mut().zip(r0..r1) {
@@ -47,25 +49,16 @@ pub struct RawFrames<'a> {
 impl<'a> RawFrames<'a> {
     /// Bytes of the samples `[first, first + count)` of one frame.
     #[inline(always)]
-    fn run<S: Sample>(&self, frame: usize, first: usize, count: usize) -> &'a [u8] {
+    pub(super) fn run<S: Sample>(&self, frame: usize, first: usize, count: usize) -> &'a [u8] {
         let start = self.offset + frame * self.stride + first * size_of::<S>();
         &self.bytes[start..start + count * size_of::<S>()]
     }
 }
 
 #[inline(always)]
-fn load<S: Sample>(bytes: &[u8], swap: bool) -> S {
+pub(super) fn load<S: Sample>(bytes: &[u8], swap: bool) -> S {
     let value: S = bytemuck::pod_read_unaligned(bytes);
     if swap { value.swap_bytes() } else { value }
-}
-
-/// What the corner turn found wrong with the samples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct BadSamples {
-    /// How many samples of the whole detector were NaN or infinite.
-    pub nan: u64,
-    /// The first frame of the block that has one.
-    pub first_frame: Option<usize>,
 }
 
 /// Detector pixels of two bytes that are turned together in registers.
@@ -198,104 +191,6 @@ fn pairs(bytes: &[u8], swap: bool) -> Pairs {
     pairs
 }
 
-/// A sum that keeps what rounding takes from it (two-sum, Knuth 1969), so that its value is the same in whichever
-/// groups the numbers are added: exact for counts, and for floats to some 32 digits before the final rounding.
-#[derive(Debug, Clone, Copy, PartialEq, Default, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C)]
-pub struct Sum {
-    high: f64,
-    low: f64,
-}
-
-impl Sum {
-    /// Adds one number.
-    #[inline(always)]
-    pub fn add(&mut self, value: f64) {
-        let sum = self.high + value;
-        let added = sum - self.high;
-        self.low += (self.high - (sum - added)) + (value - added);
-        self.high = sum;
-    }
-
-    /// Adds another sum.
-    pub fn merge(&mut self, other: Self) {
-        self.add(other.high);
-        self.low += other.low;
-    }
-
-    /// The sum, rounded.
-    pub fn value(self) -> f64 {
-        self.high + self.low
-    }
-}
-
-/// Adds all frames of a block, over the whole detector, into `sums` (`[det row, det col]`); NaN and infinity count as
-/// zero.
-///
-/// # Panics
-/// When `sums` is not one number per detector pixel.
-pub fn sum_frames<S: Sample>(frames: &RawFrames<'_>, sums: &mut [Sum], small: &mut Vec<i32>) -> BadSamples {
-    let pixels = frames.det.len();
-    assert_eq!(sums.len(), pixels, "sum of a wrong size");
-    let mut bad = BadSamples::default();
-    if S::SMALL {
-        dispatch(|| sum_small::<S>(frames, sums, small));
-        return bad;
-    }
-    for f in 0..frames.frames {
-        let mut nan = 0;
-        for (sum, bytes) in sums.iter_mut().zip(frames.run::<S>(f, 0, pixels).chunks_exact(size_of::<S>())) {
-            let value = load::<S>(bytes, frames.swap);
-            if value.is_finite() {
-                sum.add(value.to_f64());
-            } else {
-                nan += 1;
-            }
-        }
-        if nan > 0 {
-            bad.nan += nan;
-            bad.first_frame.get_or_insert(f);
-        }
-    }
-    bad
-}
-
-/// Integers of up to 16 bits: of 32 767 frames the sum fits in an `i32`.
-#[inline(always)]
-fn sum_small<S: Sample>(frames: &RawFrames<'_>, sums: &mut [Sum], small: &mut Vec<i32>) {
-    let pixels = sums.len();
-    for f0 in (0..frames.frames).step_by(32_767) {
-        small.clear();
-        small.resize(pixels, 0);
-        for f in f0..(f0 + 32_767).min(frames.frames) {
-            let samples = frames.run::<S>(f, 0, pixels).chunks_exact(size_of::<S>());
-            if frames.swap {
-                small.iter_mut().zip(samples).for_each(|(sum, bytes)| *sum += load::<S>(bytes, true).to_i32());
-            } else {
-                small.iter_mut().zip(samples).for_each(|(sum, bytes)| *sum += load::<S>(bytes, false).to_i32());
-            }
-        }
-        sums.iter_mut().zip(&*small).for_each(|(sum, &part)| sum.add(f64::from(part)));
-    }
-}
-
-/// The sum of the squares of finite samples: exact for integers of up to 16 bits.
-pub fn square_sum<S: Sample>(samples: &[S]) -> Sum {
-    let mut sum = Sum::default();
-    if S::SMALL {
-        // Squares of 16 bits fill 32; of 2²⁰ of them the sum is still a whole number of an f64.
-        dispatch(|| {
-            for part in samples.chunks(1 << 20) {
-                let squares = part.iter().map(|s| u64::from(s.to_i32().unsigned_abs().wrapping_pow(2)));
-                sum.add(squares.sum::<u64>() as f64);
-            }
-        });
-    } else {
-        samples.iter().map(|s| s.to_f64()).for_each(|v| sum.add(v * v));
-    }
-    sum
-}
-
 #[cfg(test)]
 #[expect(clippy::float_cmp, reason = "the promise is equality to the last bit")]
 mod tests {
@@ -386,40 +281,6 @@ mod tests {
             turned_as_the_naive_twin(|f, p| (f << 40) as u64 + p as u64, swap);
             turned_as_the_naive_twin(|f, p| f as f32 - p as f32 / 3.0, swap);
             turned_as_the_naive_twin(|f, p| f as f64 - p as f64 / 3.0, swap);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_sum_does_not_depend_on_its_groups(values in prop::collection::vec(-1e9f64..1e9, 1..200), cut in 0usize..200) {
-            let of = |values: &[f64]| {
-                let mut sum = Sum::default();
-                for v in values {
-                    sum.add(v * v * v);
-                }
-                sum
-            };
-            let cut = cut.min(values.len());
-            let mut parts = of(&values[..cut]);
-            parts.merge(of(&values[cut..]));
-            prop_assert_eq!(parts.value(), of(&values).value());
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn square_sums_are_exact_and_do_not_depend_on_their_groups(
-            counts in prop::collection::vec(any::<u16>(), 1..300), cut in 0usize..300, signed in prop::collection::vec(any::<i16>(), 9),
-        ) {
-            let cut = cut.min(counts.len());
-            let mut parts = square_sum(&counts[..cut]);
-            parts.merge(square_sum(&counts[cut..]));
-            prop_assert_eq!(parts.value(), counts.iter().map(|&c| u64::from(c).pow(2)).sum::<u64>() as f64);
-            prop_assert_eq!(square_sum(&signed).value(), signed.iter().map(|&c| i64::from(c).pow(2)).sum::<i64>() as f64);
-            let floats: Vec<f32> = counts.iter().map(|&c| f32::from(c) * 1.37e-3).collect();
-            let mut parts = square_sum(&floats[..cut]);
-            parts.merge(square_sum(&floats[cut..]));
-            prop_assert_eq!(parts.value(), square_sum(&floats).value());
         }
     }
 
