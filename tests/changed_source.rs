@@ -16,7 +16,7 @@ use stemstream::progress::{CancelToken, Progress};
 
 const SHAPE: (usize, usize, usize, usize) = (10, 12, 24, 22);
 /// Many small blocks, so that the change comes between two of them.
-const CUT: [&str; 2] = ["plan.slab_rows=1", "plan.read_block=\"2 KiB\""];
+const CUT: [&str; 3] = ["plan.slab_rows=1", "plan.read_block=\"2 KiB\"", "source.scan=[10, 12]"];
 
 #[derive(Debug, Clone, Copy)]
 enum Change {

@@ -322,6 +322,8 @@ fn array<T: H5Type>(group: &Group, meta: &CacheMeta) -> H5Result<Dataset> {
         .new_dataset_builder()
         .empty::<T>()
         .shape((scan.rows, scan.cols, crop.rows, crop.cols))
+        // Said here too: with filters, the builder would choose chunks of its own.
+        .chunk((scan.rows, scan.cols, 1, 1))
         .set_create_plist(&layout.finish()?)
         // No chunk is written twice or read back, so none is worth keeping.
         .with_access_plist(|access| access.chunk_cache(1, 0, 1.0))

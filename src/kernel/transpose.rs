@@ -66,7 +66,7 @@ const PIXELS: usize = 32;
 /// Frames that are gathered of each pixel.
 const FRAMES: usize = 32;
 /// Eight-byte words of the buffer in which they are gathered: it stays in the fastest cache.
-const CELL_WORDS: usize = 4096;
+const CELL_WORDS: usize = 2048;
 
 /// The corner turn of one block: crops every frame and writes it pixel by pixel.
 ///

@@ -101,8 +101,8 @@ fn tell_resolution(results: &Results, talk: &Talk) {
 }
 
 fn bottlenecks(session: &Session<'_>, talk: &Talk) {
-    for graph in session.reports() {
-        report::bottleneck(&graph).iter().for_each(|sentence| talk.note(sentence));
+    for sentence in session.reports().iter().filter_map(report::bottleneck) {
+        talk.note(&sentence);
     }
 }
 
