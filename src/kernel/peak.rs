@@ -52,7 +52,6 @@ struct Extremes<T> {
 
 /// One pass over the array; rows in shifted order, so that the first of equal values is found.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
 fn extremes<T: Real>(image: &[Complex<T>], shape: ScanShape) -> [Extremes<T>; 2] {
     const LANES: usize = 8;
     let unshifted = |i: usize| (i + shape.rows - shape.rows / 2) % shape.rows;

@@ -85,7 +85,9 @@ impl Stack {
         let Slabs::Disk { chunks, ahead } = &self.slabs else { return };
         let Some(pixels) = ahead.of(pixel) else { return };
         let line = self.line * self.dtype.size();
-        chunks.iter().for_each(|chunk| chunk.will_read(pixels.start * line..pixels.end * line));
+        for chunk in chunks {
+            chunk.will_read(pixels.start * line..pixels.end * line);
+        }
     }
 
     /// Copies the image of one detector pixel (`[scan row, scan col]`).

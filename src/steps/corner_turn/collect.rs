@@ -93,15 +93,14 @@ impl<'a> Collect<'a> {
     }
 
     fn fill(&mut self, place: Place, part: Pooled, out: &mut Emitter<'_, Finished>) -> Result<()> {
-        let (mut buffer, have) = match self.open.remove(&place.slab) {
-            Some(open) => open,
-            None => {
-                let mut buffer = self.slabs.make(out)?;
-                if self.geometry.frames_in(place.slab) < self.geometry.line() {
-                    buffer.bytes_mut()?.fill(0);
-                }
-                (buffer, 0)
+        let (mut buffer, have) = if let Some(open) = self.open.remove(&place.slab) {
+            open
+        } else {
+            let mut buffer = self.slabs.make(out)?;
+            if self.geometry.frames_in(place.slab) < self.geometry.line() {
+                buffer.bytes_mut()?.fill(0);
             }
+            (buffer, 0)
         };
         self.copy_part(&part, place, buffer.bytes_mut()?);
         drop(part);
