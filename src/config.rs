@@ -276,6 +276,8 @@ pub struct ExportConfig {
     pub emd: EmdTarget,
     /// Write the HDF5 cache (documented mode only).
     pub hdf5: bool,
+    /// How the HDF5 cache's large arrays are stored.
+    pub compression: Compression,
     /// Write PNG pictures.
     pub pictures: bool,
     /// Write `.npy` arrays.
@@ -286,8 +288,27 @@ pub struct ExportConfig {
 
 impl Default for ExportConfig {
     fn default() -> Self {
-        Self { folder: None, emd: EmdTarget::Embed, hdf5: true, pictures: true, npy: true, tiff: true }
+        Self {
+            folder: None,
+            emd: EmdTarget::Embed,
+            hdf5: true,
+            compression: Compression::None,
+            pictures: true,
+            npy: true,
+            tiff: true,
+        }
     }
+}
+
+/// How large exported arrays are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// As they are: fastest.
+    #[default]
+    None,
+    /// Shuffled and with gzip's fastest level: smaller, and slower unless the disk is.
+    Gzip,
 }
 
 /// Where EMD results go.

@@ -10,7 +10,12 @@ use std::path::Path;
 use export_common::{alone, check};
 use num_complex::Complex;
 use stemstream::axes::{Crop, DetShape, ScanShape};
-use stemstream::export::hdf5_cache::{CacheMeta, Hdf5CacheWriter, cache_file};
+use stemstream::config::Compression;
+use stemstream::error::Result;
+use stemstream::export::hdf5_cache::{CacheArray, CacheMeta, Hdf5CacheWriter, cache_file};
+use stemstream::export::hdf5_copy::{Take, fill};
+use stemstream::memory::MemoryBudget;
+use stemstream::progress::CancelToken;
 
 fn meta() -> CacheMeta {
     CacheMeta {
@@ -23,6 +28,7 @@ fn meta() -> CacheMeta {
         crop_radius: 5,
         reference_smoothing: 0.5,
         normalization_applied: true,
+        compression: Compression::None,
     }
 }
 
@@ -64,6 +70,49 @@ fn the_cache_has_the_documented_layout() {
     check(&["cache", path.to_str().unwrap()]);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file may stay");
     assert!(fs::metadata(&path).unwrap().len() <= meta().file_bytes(), "the promise about the size must hold");
+}
+
+/// All images of both arrays, against the order of storage.
+fn hand_over(take: &mut Take<'_>) -> Result<()> {
+    let crop = meta().crop.shape();
+    for pixel in (0..crop.len()).rev() {
+        let (row, col) = (pixel / crop.cols, pixel % crop.cols);
+        take(CacheArray::BigFt, row, col, bytemuck::cast_slice(&spectrum(row, col)))?;
+        take(CacheArray::Correlations, row, col, bytemuck::cast_slice(&correlation(row, col)))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_cache_filled_by_several_threads_holds_the_same_compressed_or_not() {
+    let _alone = alone();
+    let mut sizes = Vec::new();
+    for compression in [Compression::None, Compression::Gzip] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.h5");
+        let mut writer = Hdf5CacheWriter::create(&path, &CacheMeta { compression, ..meta() }).unwrap();
+        let budget = MemoryBudget::new(1 << 20);
+        fill(&mut writer, Box::new(hand_over), (compression, 3), &budget, &CancelToken::new()).unwrap();
+        assert_eq!(budget.used(), 0);
+        writer.finish(5).unwrap();
+        check(&["cache", path.to_str().unwrap()]);
+        // And by the library itself, wherever Python is not to be had.
+        let file = hdf5::File::open(&path).unwrap();
+        let data = file.dataset("correlations/data").unwrap().read_dyn::<f64>().unwrap();
+        assert_eq!(data[[3, 7, 2, 5]].to_bits(), (value(3, 7, 2, 5) / 7.0).to_bits());
+        assert_eq!(file.dataset("bigFT/data").unwrap().filters().is_empty(), compression == Compression::None);
+        sizes.push(fs::metadata(&path).unwrap().len());
+    }
+    assert!(sizes[1] < sizes[0], "{sizes:?}");
+}
+
+#[test]
+fn packed_images_do_not_go_into_a_cache_without_compression() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Hdf5CacheWriter::create(&dir.path().join("c.h5"), &meta()).unwrap();
+    let error = writer.write_packed_pixel(CacheArray::BigFt, 0, 0, &[1, 2, 3]).unwrap_err();
+    assert_eq!(error.exit_code(), 1, "{error}");
 }
 
 #[test]

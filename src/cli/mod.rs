@@ -49,7 +49,7 @@ fn dispatch(command: Command, talk: &Talk, cancel: &CancelToken) -> Result<u8> {
         Command::Plan(args) => c::plan::run(&args, cancel)?,
         Command::Step(args) => c::step::run(&args, talk, cancel)?,
         Command::Cache(args) => c::cache::run(&args, talk)?,
-        Command::Export(args) => c::export::run(&args, talk)?,
+        Command::Export(args) => c::export::run(&args, talk, cancel)?,
         Command::Simulate(args) => c::simulate::run(&args, talk, cancel)?,
         Command::Config => c::config::run(),
         Command::Completions { shell } => c::config::completions(shell),

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use indicatif::MultiProgress;
 
 use crate::error::Error;
+use crate::pipeline::GraphReport;
 
 /// Writes one line of data to stdout. A closed pipe (`| head`) is no error.
 pub(super) fn data(line: &str) {
@@ -71,4 +72,14 @@ impl Talk {
     pub(super) fn take_warnings(&self) -> Vec<String> {
         self.warnings.lock().map(|mut w| std::mem::take(&mut *w)).unwrap_or_default()
     }
+}
+
+/// One line about a graph that ran: how long, and which block was busiest.
+pub(super) fn bottleneck(graph: &GraphReport) -> Option<String> {
+    let block = graph.bottleneck()?;
+    let load = 100.0 * block.busy_seconds / (graph.seconds * block.workers as f64).max(1e-9);
+    Some(format!(
+        "{}: {:.2} s, busiest block `{}` ({load:.0} % of {} thread(s))",
+        graph.name, graph.seconds, block.name, block.workers
+    ))
 }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`emd`] | `/superres_results/run_*` into the user's EMD file or into `{base}_superres.emd` |
 //! | [`hdf5_cache`] | `{base}_superres_cache_{timestamp}.h5` with bigFT and correlations |
+//! | [`hdf5_copy`] | that cache, filled by several threads |
 //! | [`arrays`] | `.npy` and 32-bit TIFF of every result |
 //! | [`picture`], [`contact_sheet`] | PNG of every result and curve, and all of them on one sheet |
 //! | [`mib`] | Merlin scans, for simulations and conversions |
@@ -17,6 +18,8 @@ pub mod arrays;
 mod before_after;
 mod canvas;
 mod charts;
+#[cfg(feature = "hdf5")]
+mod chunk_write;
 mod colormap;
 pub mod contact_sheet;
 #[cfg(feature = "hdf5")]
@@ -27,6 +30,8 @@ mod font;
 mod h5;
 #[cfg(feature = "hdf5")]
 pub mod hdf5_cache;
+#[cfg(feature = "hdf5")]
+pub mod hdf5_copy;
 mod inset;
 pub mod mib;
 mod panel;

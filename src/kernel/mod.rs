@@ -21,6 +21,7 @@ pub mod ring;
 pub mod simd;
 pub mod smooth;
 pub mod subpixel;
+pub mod sums;
 pub mod transpose;
 pub mod upsample;
 pub mod wiener;

@@ -1,18 +1,24 @@
 //! Transposes: of images between transforms, and of frames into the pixel-major stack (the corner turn).
+#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
+
+use std::ops::Range;
 
 use crate::axes::{Crop, DetShape, Sample};
+use crate::kernel::simd::dispatch;
+pub use crate::kernel::sums::{BadSamples, Sum, square_sum, sum_frames};
 
-/// `out[c][r] = input[r][c]` for a `rows` × `cols` input, block by block so that both sides stay in the cache.
+/// `out[c][r] = input[r][c]` for a `rows` × `cols` input, block by block so that both sides stay in the cache: a cache line wide,
+/// for lines whose distance is a power of two compete for the same few places.
 ///
 /// # Panics
 /// When a slice is not `rows * cols` long.
 pub fn transpose<T: Copy>(input: &[T], out: &mut [T], rows: usize, cols: usize) {
-    const BLOCK: usize = 16;
     assert!(input.len() == rows * cols && out.len() == rows * cols, "transpose of a wrong size");
-    for r0 in (0..rows).step_by(BLOCK) {
-        let r1 = (r0 + BLOCK).min(rows);
-        for c0 in (0..cols).step_by(BLOCK) {
-            let c1 = (c0 + BLOCK).min(cols);
+    let block = (64 / size_of::<T>().max(1)).clamp(4, 16);
+    for r0 in (0..rows).step_by(block) {
+        let r1 = (r0 + block).min(rows);
+        for c0 in (0..cols).step_by(block) {
+            let c1 = (c0 + block).min(cols);
             for c in c0..c1 {
                 let line = &mut out[c * rows + r0..c * rows + r1];
                 for (slot, r) in line.iter_mut().zip(r0..r1) {
@@ -42,153 +48,147 @@ pub struct RawFrames<'a> {
 
 impl<'a> RawFrames<'a> {
     /// Bytes of the samples `[first, first + count)` of one frame.
-    #[inline]
-    fn run<S: Sample>(&self, frame: usize, first: usize, count: usize) -> &'a [u8] {
+    #[inline(always)]
+    pub(super) fn run<S: Sample>(&self, frame: usize, first: usize, count: usize) -> &'a [u8] {
         let start = self.offset + frame * self.stride + first * size_of::<S>();
         &self.bytes[start..start + count * size_of::<S>()]
     }
 }
 
-#[inline]
-fn load<S: Sample>(bytes: &[u8], swap: bool) -> S {
+#[inline(always)]
+pub(super) fn load<S: Sample>(bytes: &[u8], swap: bool) -> S {
     let value: S = bytemuck::pod_read_unaligned(bytes);
     if swap { value.swap_bytes() } else { value }
 }
 
-/// What the corner turn found wrong with the samples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct BadSamples {
-    /// How many samples of the whole detector were NaN or infinite.
-    pub nan: u64,
-    /// The first frame of the block that has one.
-    pub first_frame: Option<usize>,
-}
+/// Detector pixels of two bytes that are turned together in registers.
+const PIXELS: usize = 32;
+/// Frames that are gathered of each pixel.
+const FRAMES: usize = 32;
+/// Eight-byte words of the buffer in which they are gathered: it stays in the fastest cache.
+const CELL_WORDS: usize = 2048;
 
 /// The corner turn of one block: crops every frame and writes it pixel by pixel.
 ///
 /// `out` holds the crop's pixels in C order, `line` samples each; frame `f` of the block goes to position
 /// `start + f` of every pixel's line. NaN and infinity become zero.
 ///
-/// Runs of 16 detector pixels × 64 frames are gathered in a small buffer first, because writing single samples at a
-/// stride of `line` would touch a new cache line for each.
+/// A band of detector rows of 32 frames is gathered in a small buffer first: written straight to `out`, every sample would
+/// touch a cache line of its own. The band is as high as the buffer allows, because frames lie kilobytes apart, and only
+/// what is read in one piece is fetched ahead by the processor.
 ///
 /// # Panics
 /// When `out` is not `crop pixels * line` long or the frames do not fit in a line.
 pub fn turn<S: Sample>(frames: &RawFrames<'_>, crop: Crop, out: &mut [S], line: usize, start: usize) {
-    const PIXELS: usize = 16;
-    const FRAMES: usize = 64;
     let shape = crop.shape();
     assert_eq!(out.len(), shape.len() * line, "stack block of a wrong size");
     assert!(start + frames.frames <= line, "frames beyond the end of a line");
-    let mut cell = [[S::default(); FRAMES]; PIXELS];
-    for f0 in (0..frames.frames).step_by(FRAMES) {
-        let count = FRAMES.min(frames.frames - f0);
-        for row in 0..shape.rows {
-            for c0 in (0..shape.cols).step_by(PIXELS) {
-                let width = PIXELS.min(shape.cols - c0);
-                let first = (crop.row0 + row) * frames.det.cols + crop.col0 + c0;
-                for f in 0..count {
-                    let run = frames.run::<S>(f0 + f, first, width);
-                    for (samples, bytes) in cell.iter_mut().zip(run.chunks_exact(size_of::<S>())) {
-                        samples[f] = load(bytes, frames.swap);
+    let mut words = [0u64; CELL_WORDS];
+    dispatch(|| {
+        let cell: &mut [S] = bytemuck::cast_slice_mut(&mut words);
+        let most = cell.len() / FRAMES;
+        let (width, height) = (most.min(shape.cols), (most / shape.cols).clamp(1, shape.rows));
+        for f0 in (0..frames.frames).step_by(FRAMES) {
+            let range = f0..(f0 + FRAMES).min(frames.frames);
+            for row0 in (0..shape.rows).step_by(height) {
+                for c0 in (0..shape.cols).step_by(width) {
+                    let rows = row0..(row0 + height).min(shape.rows);
+                    let cols = c0..(c0 + width).min(shape.cols);
+                    if size_of::<S>() == 2 {
+                        gather_pairs(frames, crop, &range, (&rows, &cols), cell);
+                    } else {
+                        gather(frames, crop, &range, (&rows, &cols), cell);
+                    }
+                    let pixels = rows.flat_map(|row| cols.clone().map(move |col| row * shape.cols + col));
+                    for (pixel, samples) in pixels.zip(cell.chunks_exact_mut(FRAMES)) {
+                        let samples = &mut samples[..range.len()];
+                        if S::DTYPE.is_float() {
+                            samples.iter_mut().filter(|s| !s.is_finite()).for_each(|s| *s = S::default());
+                        }
+                        let at = pixel * line + start + f0;
+                        out[at..at + range.len()].copy_from_slice(samples);
                     }
                 }
-                for (p, samples) in cell.iter_mut().enumerate().take(width) {
-                    let at = (row * shape.cols + c0 + p) * line + start + f0;
-                    if S::DTYPE.is_float() {
-                        samples[..count].iter_mut().filter(|s| !s.is_finite()).for_each(|s| *s = S::default());
+            }
+        }
+    });
+}
+
+/// Gathers a band pixel by pixel, [`FRAMES`] places each: sample by sample.
+#[inline(always)]
+fn gather<S: Sample>(
+    frames: &RawFrames<'_>,
+    crop: Crop,
+    range: &Range<usize>,
+    (rows, cols): (&Range<usize>, &Range<usize>),
+    cell: &mut [S],
+) {
+    let width = cols.len();
+    for (f, frame) in range.clone().enumerate() {
+        for (band, row) in cell.chunks_exact_mut(width * FRAMES).zip(rows.clone()) {
+            let first = (crop.row0 + row) * frames.det.cols + crop.col0 + cols.start;
+            let run = frames.run::<S>(frame, first, width).chunks_exact(size_of::<S>());
+            for (samples, bytes) in band.chunks_exact_mut(FRAMES).zip(run) {
+                samples[f] = load(bytes, frames.swap);
+            }
+        }
+    }
+}
+
+/// As [`gather`] for samples of two bytes: four frames at a time, two pixels in one number, so that the exchange is done
+/// by shifts of whole registers and every store carries four frames.
+#[inline(always)]
+fn gather_pairs<S: Sample>(
+    frames: &RawFrames<'_>,
+    crop: Crop,
+    range: &Range<usize>,
+    (rows, cols): (&Range<usize>, &Range<usize>),
+    cell: &mut [S],
+) {
+    const WORDS: usize = FRAMES / 4;
+    let cell: &mut [u64] = bytemuck::cast_slice_mut(cell);
+    let width = cols.len();
+    for (word, f0) in range.clone().step_by(4).enumerate() {
+        for (band, row) in cell.chunks_exact_mut(width * WORDS).zip(rows.clone()) {
+            let row_start = (crop.row0 + row) * frames.det.cols + crop.col0 + cols.start;
+            for (c0, part) in band.chunks_mut(PIXELS * WORDS).enumerate() {
+                let pixels = part.len() / WORDS;
+                let [a, b, c, d]: [Pairs; 4] = std::array::from_fn(|i| {
+                    // Beyond the last frame anything will do: it is not copied.
+                    let frame = (f0 + i).min(range.end - 1);
+                    pairs(frames.run::<S>(frame, row_start + c0 * PIXELS, pixels), frames.swap)
+                });
+                for (i, two) in part.chunks_mut(2 * WORDS).enumerate() {
+                    let even = [(a[i] & 0xFFFF) | (b[i] << 16), (c[i] & 0xFFFF) | (d[i] << 16)];
+                    two[word] = u64::from(even[0]) | u64::from(even[1]) << 32;
+                    if let Some(second) = two.get_mut(WORDS + word) {
+                        let odd = [(a[i] >> 16) | (b[i] & 0xFFFF_0000), (c[i] >> 16) | (d[i] & 0xFFFF_0000)];
+                        *second = u64::from(odd[0]) | u64::from(odd[1]) << 32;
                     }
-                    out[at..at + count].copy_from_slice(&samples[..count]);
                 }
             }
         }
     }
 }
 
-/// A sum that keeps what rounding takes from it (two-sum, Knuth 1969), so that its value is the same in whichever
-/// groups the numbers are added: exact for counts, and for floats to some 32 digits before the final rounding.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Sum {
-    high: f64,
-    low: f64,
-}
+/// Two neighbouring pixels in each number, the first in the lower half.
+type Pairs = [u32; PIXELS / 2];
 
-impl Sum {
-    /// Adds one number.
-    #[inline]
-    pub fn add(&mut self, value: f64) {
-        let sum = self.high + value;
-        let added = sum - self.high;
-        self.low += (self.high - (sum - added)) + (value - added);
-        self.high = sum;
-    }
-
-    /// Adds another sum.
-    pub fn merge(&mut self, other: Self) {
-        self.add(other.high);
-        self.low += other.low;
-    }
-
-    /// The sum, rounded.
-    pub fn value(self) -> f64 {
-        self.high + self.low
-    }
-}
-
-/// Adds all frames of a block, over the whole detector, into `sums` (`[det row, det col]`); NaN and infinity count as
-/// zero.
-///
-/// # Panics
-/// When `sums` is not one number per detector pixel.
-pub fn sum_frames<S: Sample>(frames: &RawFrames<'_>, sums: &mut [Sum], small: &mut Vec<i32>) -> BadSamples {
-    let pixels = frames.det.len();
-    assert_eq!(sums.len(), pixels, "sum of a wrong size");
-    let mut bad = BadSamples::default();
-    if S::SMALL {
-        // 32 767 frames of 16-bit counts are the most that an i32 holds.
-        for f0 in (0..frames.frames).step_by(32_767) {
-            small.clear();
-            small.resize(pixels, 0);
-            for f in f0..(f0 + 32_767).min(frames.frames) {
-                for (sum, bytes) in small.iter_mut().zip(frames.run::<S>(f, 0, pixels).chunks_exact(size_of::<S>())) {
-                    *sum += load::<S>(bytes, frames.swap).to_i32();
-                }
-            }
-            sums.iter_mut().zip(&*small).for_each(|(sum, &part)| sum.add(f64::from(part)));
-        }
-        return bad;
-    }
-    for f in 0..frames.frames {
-        let mut nan = 0;
-        for (sum, bytes) in sums.iter_mut().zip(frames.run::<S>(f, 0, pixels).chunks_exact(size_of::<S>())) {
-            let value = load::<S>(bytes, frames.swap);
-            if value.is_finite() {
-                sum.add(value.to_f64());
-            } else {
-                nan += 1;
-            }
-        }
-        if nan > 0 {
-            bad.nan += nan;
-            bad.first_frame.get_or_insert(f);
-        }
-    }
-    bad
-}
-
-/// The sum of the squares of finite samples: exact for integers of up to 16 bits.
-pub fn square_sum<S: Sample>(samples: &[S]) -> Sum {
-    let mut sum = Sum::default();
-    if S::SMALL {
-        // Squares of 16 bits fill 32; of 2²⁰ of them the sum is still a whole number of an f64.
-        for part in samples.chunks(1 << 20) {
-            let squares = part.iter().map(|s| u64::from(s.to_i32().unsigned_abs().wrapping_pow(2)));
-            sum.add(squares.sum::<u64>() as f64);
-        }
+#[inline(always)]
+fn pairs(bytes: &[u8], swap: bool) -> Pairs {
+    let mut run = [0u8; 2 * PIXELS];
+    if let Ok(whole) = <&[u8; 2 * PIXELS]>::try_from(bytes) {
+        run = *whole;
     } else {
-        samples.iter().map(|s| s.to_f64()).for_each(|v| sum.add(v * v));
+        run[..bytes.len()].copy_from_slice(bytes);
     }
-    sum
+    let mut pairs: Pairs = bytemuck::pod_read_unaligned(&run);
+    if swap {
+        for pair in &mut pairs {
+            *pair = (*pair & 0x00FF_00FF) << 8 | (*pair >> 8) & 0x00FF_00FF;
+        }
+    }
+    pairs
 }
 
 #[cfg(test)]
@@ -248,37 +248,39 @@ mod tests {
         }
     }
 
-    proptest! {
-        #[test]
-        fn a_sum_does_not_depend_on_its_groups(values in prop::collection::vec(-1e9f64..1e9, 1..200), cut in 0usize..200) {
-            let of = |values: &[f64]| {
-                let mut sum = Sum::default();
-                for v in values {
-                    sum.add(v * v * v);
-                }
-                sum
-            };
-            let cut = cut.min(values.len());
-            let mut parts = of(&values[..cut]);
-            parts.merge(of(&values[cut..]));
-            prop_assert_eq!(parts.value(), of(&values).value());
+    /// Whatever the type, the samples arrive with the same bits.
+    fn turned_as_the_naive_twin<S: Sample>(value: impl Fn(usize, usize) -> S, swap: bool) {
+        let (frames, det) = (71, DetShape::new(3, 75));
+        let crop = Crop { row0: 1, row1: 3, col0: 2, col1: 71 };
+        let of = |f: usize, p: usize| if swap { value(f, p).swap_bytes() } else { value(f, p) };
+        let samples: Vec<S> = (0..frames * det.len()).map(|i| of(i / det.len(), i % det.len())).collect();
+        let raw = RawFrames {
+            bytes: bytemuck::cast_slice(&samples),
+            offset: 0,
+            stride: det.len() * size_of::<S>(),
+            frames,
+            det,
+            swap,
+        };
+        let mut out = vec![S::default(); crop.shape().len() * frames];
+        turn(&raw, crop, &mut out, frames, 0);
+        for (p, line) in out.chunks_exact(frames).enumerate() {
+            let pixel = (crop.row0 + p / crop.shape().cols) * det.cols + crop.col0 + p % crop.shape().cols;
+            for (f, sample) in line.iter().enumerate() {
+                assert!(*sample == value(f, pixel), "{} frame {f} pixel {pixel}", S::DTYPE);
+            }
         }
     }
 
-    proptest! {
-        #[test]
-        fn square_sums_are_exact_and_do_not_depend_on_their_groups(
-            counts in prop::collection::vec(any::<u16>(), 1..300), cut in 0usize..300, signed in prop::collection::vec(any::<i16>(), 9),
-        ) {
-            let cut = cut.min(counts.len());
-            let mut parts = square_sum(&counts[..cut]);
-            parts.merge(square_sum(&counts[cut..]));
-            prop_assert_eq!(parts.value(), counts.iter().map(|&c| u64::from(c).pow(2)).sum::<u64>() as f64);
-            prop_assert_eq!(square_sum(&signed).value(), signed.iter().map(|&c| i64::from(c).pow(2)).sum::<i64>() as f64);
-            let floats: Vec<f32> = counts.iter().map(|&c| f32::from(c) * 1.37e-3).collect();
-            let mut parts = square_sum(&floats[..cut]);
-            parts.merge(square_sum(&floats[cut..]));
-            prop_assert_eq!(parts.value(), square_sum(&floats).value());
+    #[test]
+    fn samples_of_every_size_are_turned() {
+        for swap in [false, true] {
+            turned_as_the_naive_twin(|f, p| (f * 131 + p * 7) as u8, swap);
+            turned_as_the_naive_twin(|f, p| (f * 131 + p * 7) as i16, swap);
+            turned_as_the_naive_twin(|f, p| (f * 13_100 + p * 7) as u32, swap);
+            turned_as_the_naive_twin(|f, p| (f << 40) as u64 + p as u64, swap);
+            turned_as_the_naive_twin(|f, p| f as f32 - p as f32 / 3.0, swap);
+            turned_as_the_naive_twin(|f, p| f as f64 - p as f64 / 3.0, swap);
         }
     }
 

@@ -28,13 +28,18 @@ impl MemoryCost {
         let workers = plan.workers as u64;
         let slab = request.crop.len() as u64 * (plan.slab_rows * request.scan.cols) as u64 * sample;
         let stack = if plan.in_memory { slab * plan.slabs as u64 } else { 0 };
-        let sums = request.det.len() as u64 * 16;
+        let sums = (request.det.len() + request.crop.len()) as u64 * 16;
 
         let block = plan.read_frames as u64 * request.frame_bytes as u64;
         let turned = request.crop.len() as u64 * plan.read_frames as u64 * sample;
-        let slabs = if plan.in_memory { 0 } else { slab * (workers + 2) };
-        let corner_turn =
-            plan.read_buffers as u64 * (block + turned) + slabs + stack + sums * (2 * workers + 6) + request.held_bytes;
+        let slabs = if plan.in_memory { 0 } else { slab * plan.slab_buffers as u64 };
+        let corner_turn = plan.read_buffers as u64 * (block + turned)
+            + slabs
+            + stack
+            // The blocks', the total, and a few whole images of it.
+            + sums * (plan.sum_buffers() as u64 + 4)
+            + workers * request.det.len() as u64 * 4
+            + request.held_bytes;
 
         // Two packed images, two images of counts and the library's scratch for each worker; the reference once.
         let engines = if request.mode == Mode::Documented { 2 } else { 1 };

@@ -18,6 +18,8 @@ pub use cost::{DiskCost, MemoryCost};
 const PROGRAM_BYTES: u64 = 32 << 20;
 /// Read this much at once unless told otherwise: enough for the disk's full speed, little enough for the cache.
 const READ_BLOCK: usize = 8 << 20;
+/// What a slab on disk should hold of one detector pixel: a disk reads pieces of this length at nearly its full speed.
+const LINE_BYTES: usize = 64 << 10;
 /// A tile's spectra should not be larger than this: chunk files that copy and sync in well under a second.
 const TILE_BYTES: usize = 32 << 20;
 
@@ -78,6 +80,8 @@ pub struct Plan {
     pub workers: usize,
     /// Scan rows in one slab of the stack.
     pub slab_rows: usize,
+    /// Buffers for slabs that are written and not kept.
+    pub slab_buffers: usize,
     /// Frames read at once.
     pub read_frames: usize,
     /// Buffers for frames as read.
@@ -114,6 +118,8 @@ struct Way {
     spare_buffers: usize,
     read_block: usize,
     tile_bytes: usize,
+    /// Out of core: bytes of a slab at most, where more than a read is wanted.
+    slab_bytes: usize,
 }
 
 impl Plan {
@@ -161,6 +167,7 @@ impl Plan {
             in_memory: way.in_memory,
             workers: way.workers,
             slab_rows,
+            slab_buffers: 0,
             read_frames,
             read_buffers: way.workers + way.spare_buffers,
             tile_rows,
@@ -175,9 +182,25 @@ impl Plan {
             disk_cost: DiskCost::of(request),
             reasons: Vec::new(),
         };
+        plan.slab_buffers = plan.slab_buffers(request);
         plan.memory_cost = MemoryCost::of(request, &plan);
         plan.reasons = report::reasons(request, &plan);
         plan
+    }
+
+    /// Buffers for the sums of blocks: one for each block that is under way, or waits for an earlier one.
+    pub fn sum_buffers(&self) -> usize {
+        self.read_buffers + self.queue + 1
+    }
+
+    /// Slabs that may be under way at once. Fewer than blocks under way can belong to would stop everything.
+    fn slab_buffers(&self, request: &Request<'_>) -> usize {
+        let blocks = (self.slab_rows * request.scan.cols).div_ceil(self.read_frames);
+        if blocks == 1 {
+            return self.workers + 2;
+        }
+        // One more is written meanwhile.
+        (self.sum_buffers() - 1).div_ceil(blocks) + 1 + 1
     }
 
     fn check_disk(&self, request: &Request<'_>) -> Result<()> {
@@ -221,7 +244,8 @@ fn ways(request: &Request<'_>) -> Vec<Way> {
         loop {
             for (spare_buffers, shrink) in [(2, 1), (1, 1), (1, 4), (1, 16), (0, 1 << 20)] {
                 let (read_block, tile_bytes) = (READ_BLOCK / shrink, TILE_BYTES / shrink);
-                ways.push(Way { in_memory, workers, spare_buffers, read_block, tile_bytes });
+                let slab_bytes = if in_memory { 0 } else { request.memory as usize / 8 / shrink };
+                ways.push(Way { in_memory, workers, spare_buffers, read_block, tile_bytes, slab_bytes });
             }
             if workers == 1 {
                 break;
@@ -235,14 +259,23 @@ fn ways(request: &Request<'_>) -> Vec<Way> {
 }
 
 /// As many scan rows as one read holds, so that a block is transposed straight into its slab; at least 256 samples of
-/// each detector pixel side by side.
+/// each detector pixel side by side. On disk more, as far as memory goes: what a slab holds of one detector pixel is read
+/// at once.
 fn slab_rows(request: &Request<'_>, way: Way) -> usize {
-    let row_bytes = request.scan.cols * request.frame_bytes.max(1);
-    let for_read = way.read_block / row_bytes.max(1);
-    let for_runs = 256usize.div_ceil(request.scan.cols.max(1));
+    let (rows, cols) = (request.scan.rows.max(1), request.scan.cols.max(1));
+    let for_read = way.read_block / (cols * request.frame_bytes.max(1));
+    let for_runs = 256usize.div_ceil(cols);
     // Rows that the source decodes together are read together.
-    let natural = (request.natural_frames / request.scan.cols.max(1)).max(1);
-    for_read.max(for_runs).next_multiple_of(natural).clamp(1, request.scan.rows.max(1))
+    let natural = (request.natural_frames / cols).max(1);
+    let usual = for_read.max(for_runs).next_multiple_of(natural);
+    let row_bytes = cols * request.dtype.size();
+    let fitting = way.slab_bytes / (row_bytes * request.crop.len().max(1));
+    let long = LINE_BYTES.div_ceil(row_bytes).min(fitting);
+    if long <= usual {
+        return usual.clamp(1, rows);
+    }
+    // Equal slabs, for the last one is stored as long as the others.
+    rows.div_ceil(rows.div_ceil(long)).next_multiple_of(natural).clamp(1, rows)
 }
 
 /// Whole detector rows when they fit, else an even number of columns of one row.

@@ -34,7 +34,13 @@ pub(super) fn reasons(request: &Request<'_>, plan: &Plan) -> Vec<(String, String
         match (request.fixed_layout, o.slab_rows) {
             (Some(_), _) => "as in the existing cache".to_owned(),
             (None, Some(_)) => "set in the configuration".to_owned(),
-            (None, None) => "one slab is about one read block, and at least 256 samples of a pixel".to_owned(),
+            (None, None) => {
+                if plan.in_memory {
+                    "one slab is about one read block, and at least 256 samples of a pixel".to_owned()
+                } else {
+                    "up to 64 KiB of a pixel side by side, as far as an eighth of the memory goes".to_owned()
+                }
+            }
         },
     );
     say(

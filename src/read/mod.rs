@@ -101,6 +101,23 @@ pub trait FrameSource: Send + Sync {
         0
     }
 
+    /// Says that all frames are now read once, in order. With `forget`, their pages may leave the page cache as soon as
+    /// they were read: for files that would push everything else out. Only hints; the frames are the same.
+    fn begin_pass(&self, forget: bool) {
+        let _ = forget;
+    }
+
+    /// Says that frames `[first, first + count)` are read soon, so that the system can fetch them in the background.
+    fn will_read(&self, first: usize, count: usize) {
+        let _ = (first, count);
+    }
+
+    /// Whether the file is still as it was when it was opened: asked after the last read.
+    ///
+    /// # Errors
+    /// [`Input`](crate::error::ErrorKind::Input) when its size, its time of change or the file itself is another one.
+    fn check_unchanged(&self) -> Result<()>;
+
     /// Reads frames `[first, first + count)` (scan order) into `buffer`, as they lie in the file.
     ///
     /// # Errors
@@ -196,9 +213,4 @@ pub fn decode_frames(source: &dyn FrameSource, first: usize, count: usize) -> Re
 /// [`Io`](crate::error::ErrorKind::Io) when it cannot be read or is not UTF-8 text.
 pub fn read_text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|e| Error::io(path, "read the text file", e))
-}
-
-/// Bytes of a file as it is now; 0 when it cannot be looked at.
-pub fn size_on_disk(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
 }

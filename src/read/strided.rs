@@ -59,6 +59,19 @@ impl FrameSource for StridedSource {
         frames * self.stride()
     }
 
+    fn begin_pass(&self, forget: bool) {
+        self.file.begin_pass(forget);
+    }
+
+    fn will_read(&self, first: usize, count: usize) {
+        let stride = self.stride() as u64;
+        self.file.will_read(self.start + first as u64 * stride, count as u64 * stride);
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        self.file.state().check(self.file.path())
+    }
+
     fn read_block<'b>(&self, first: usize, count: usize, buffer: &'b mut [u8]) -> Result<FrameBlock<'b>> {
         assert!(first + count <= self.info.scan.len(), "frames {first}..{} out of range", first + count);
         let stride = self.stride();

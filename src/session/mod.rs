@@ -238,7 +238,8 @@ impl<'a> Session<'a> {
         cache.group().write_image("sampled_pattern", &sampled_pattern, ["det_row", "det_col"])?;
         let result = serde_json::to_value(disk).map_err(|e| Error::bug(e.to_string()))?;
         cache.update(|m| {
-            m.warnings.extend(warnings);
+            // Earlier ones are about results that are not there any more.
+            m.warnings = warnings;
             m.parameters.insert(Step::Detect, parameters::of(Step::Detect, &self.config));
         })?;
         cache.mark_done(Step::Detect, result, true)?;
@@ -421,11 +422,13 @@ fn request<'c>(
     }
 }
 
-fn cores() -> usize {
+/// Cores that this process may use.
+pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn memory_limit(config: &Config) -> u64 {
+/// The memory budget in bytes: given, or a part of what is free.
+pub(crate) fn memory_limit(config: &Config) -> u64 {
     config.run.memory.map_or_else(|| (memory::available().bytes / 2).min(MOST_MEMORY), |m| m.0)
 }
 

@@ -1,340 +1,42 @@
 //! The corner turn: frames in, images out. The source is read once, in file order.
 //!
 //! ```text
-//! read ──► turn × workers ──► collect ──► write stack
+//! cut ──► read × 2 ──► turn × workers ──► collect ──► write stack × 2 ──► keep
 //! ```
 //!
-//! `read` fetches blocks of frames; `turn` crops and transposes them and adds up the mean pattern and the crop's
-//! squares; `collect` puts blocks together into slabs (a block that is a whole slab passes through) and adds up the sums
-//! in the order of the frames; `write stack` keeps slabs in memory or lets them go once they are in the cache.
+//! `cut` names the blocks of frames and has the system fetch them ahead; `read` reads them; `turn` crops and transposes
+//! them and adds up the mean pattern and the crop's squares; `collect` puts blocks together into slabs (a block that is a
+//! whole slab passes through) and adds up the sums in the order of the frames; `write stack` hands slabs to the system,
+//! and `keep` keeps those that stay in memory.
+//!
+//! Where the machine has memory to spare, nothing is kept: the page cache holds what was just written, and the stack is
+//! mapped from there. That saves one of two copies.
 
-use std::collections::BTreeMap;
+mod collect;
+mod slabs;
+mod turn;
+
 use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::axes::{Crop, DType, DetShape, Endian, Image, ScanShape};
+use self::collect::{Collect, Keep, Totals, Write};
+use self::slabs::{Geometry, SlabMaker};
+use self::turn::{Cut, Read, Turn};
+use crate::axes::Image;
 use crate::cache::Step;
 use crate::config::NanPolicy;
 use crate::error::{Error, Result};
-use crate::kernel::transpose::{BadSamples, RawFrames, Sum, square_sum, sum_frames, turn};
-use crate::memory::Charge;
-use crate::pipeline::{AlignedBytes, Block, Emitter, Graph, Pool, Pooled};
-use crate::progress::Progress;
-use crate::read::{FrameSource, size_on_disk};
+use crate::kernel::transpose::Sum;
+use crate::memory::{self, Charge};
+use crate::pipeline::{AlignedBytes, Graph, Pool};
+use crate::read::FrameSource;
 use crate::steps::bad_pixels::{MAP, look_for_bad_pixels, squares_of_stack};
 use crate::steps::context::RunContext;
 use crate::steps::selection::excluded_pixels;
 use crate::steps::stack::{CroppedStack, Stack, central_pixel, image_of, stack_spec};
 use crate::steps::step1_detect::{BrightDisk, Detected};
 use crate::store::ChunkedArray;
-use crate::with_sample_type;
-
-/// What all blocks know about the geometry.
-#[derive(Debug, Clone, Copy)]
-struct Geometry {
-    scan: ScanShape,
-    det: DetShape,
-    crop: Crop,
-    dtype: DType,
-    slab_rows: usize,
-    slabs: usize,
-}
-
-impl Geometry {
-    fn slab_bytes(&self) -> usize {
-        self.crop.shape().len() * self.line() * self.dtype.size()
-    }
-
-    /// Samples of one detector pixel in a slab, padding included.
-    fn line(&self) -> usize {
-        self.slab_rows * self.scan.cols
-    }
-
-    /// Frames of one slab; the last may have fewer.
-    fn frames_in(&self, slab: usize) -> usize {
-        self.slab_rows.min(self.scan.rows - slab * self.slab_rows) * self.scan.cols
-    }
-}
-
-/// A slab's buffer: from the pool (out of core), or its own piece of the charged stack.
-#[derive(Debug)]
-enum SlabBuffer {
-    Owned(Arc<AlignedBytes>),
-    Pooled(Pooled),
-}
-
-impl SlabBuffer {
-    fn bytes_mut(&mut self) -> Result<&mut AlignedBytes> {
-        match self {
-            Self::Owned(bytes) => Arc::get_mut(bytes).ok_or_else(|| Error::bug("an unfinished slab is shared")),
-            Self::Pooled(buffer) => Ok(buffer),
-        }
-    }
-}
-
-/// Where slabs come from.
-#[derive(Clone)]
-enum SlabMaker {
-    Memory(usize),
-    Disk(Pool),
-}
-
-impl SlabMaker {
-    fn make<T>(&self, out: &mut Emitter<'_, T>) -> Result<SlabBuffer> {
-        match self {
-            Self::Memory(len) => Ok(SlabBuffer::Owned(Arc::new(AlignedBytes::zeroed(*len)))),
-            Self::Disk(pool) => out.take(pool).map(SlabBuffer::Pooled),
-        }
-    }
-}
-
-struct RawBlock {
-    id: usize,
-    slab: usize,
-    /// Frame of the slab at which the block begins.
-    start: usize,
-    frames: usize,
-    first_frame: usize,
-    buffer: Pooled,
-    offset: usize,
-    stride: usize,
-    endian: Endian,
-}
-
-struct Turned {
-    id: usize,
-    slab: usize,
-    start: usize,
-    frames: usize,
-    samples: TurnedSamples,
-    sums: BlockSums,
-    bad: BadSamples,
-    first_frame: usize,
-}
-
-/// What is added up over the frames.
-#[derive(Clone)]
-struct BlockSums {
-    /// Σ I of each pixel of the whole detector.
-    counts: Vec<Sum>,
-    /// Σ I² of each pixel of the crop.
-    squares: Vec<Sum>,
-}
-
-impl BlockSums {
-    fn zero(geometry: &Geometry) -> Self {
-        let zeros = |len: usize| vec![Sum::default(); len];
-        Self { counts: zeros(geometry.det.len()), squares: zeros(geometry.crop.shape().len()) }
-    }
-
-    fn merge(&mut self, other: Self) {
-        let both = self.counts.iter_mut().zip(other.counts).chain(self.squares.iter_mut().zip(other.squares));
-        both.for_each(|(total, sum)| total.merge(sum));
-    }
-}
-
-enum TurnedSamples {
-    WholeSlab(SlabBuffer),
-    Part(Pooled),
-}
-
-struct Finished {
-    slab: usize,
-    buffer: SlabBuffer,
-}
-
-struct Read<'a> {
-    source: &'a dyn FrameSource,
-    geometry: Geometry,
-    frames: usize,
-    pool: Pool,
-}
-
-impl Block for Read<'_> {
-    type In = ();
-    type Out = RawBlock;
-
-    fn work(&mut self, (): (), out: &mut Emitter<'_, RawBlock>) -> Result<()> {
-        let mut id = 0;
-        let mut first_frame = 0;
-        for slab in 0..self.geometry.slabs {
-            let in_slab = self.geometry.frames_in(slab);
-            let mut start = 0;
-            while start < in_slab {
-                let frames = self.frames.min(in_slab - start);
-                let mut buffer = out.take(&self.pool)?;
-                let base = buffer.as_ptr() as usize;
-                let block = self.source.read_block(first_frame, frames, &mut buffer)?;
-                // The view becomes an offset, so that the buffer can travel to another thread.
-                let offset = block.bytes.as_ptr() as usize - base + block.offset;
-                let (stride, endian) = (block.stride, block.endian);
-                out.count_bytes((frames * self.geometry.det.len() * self.geometry.dtype.size()) as u64);
-                out.send(RawBlock { id, slab, start, frames, first_frame, buffer, offset, stride, endian })?;
-                id += 1;
-                start += frames;
-                first_frame += frames;
-            }
-        }
-        Ok(())
-    }
-}
-
-struct Turn<'a> {
-    geometry: Geometry,
-    slabs: SlabMaker,
-    parts: Pool,
-    small: Vec<i32>,
-    progress: &'a dyn Progress,
-}
-
-impl Block for Turn<'_> {
-    type In = RawBlock;
-    type Out = Turned;
-
-    fn work(&mut self, block: RawBlock, out: &mut Emitter<'_, Turned>) -> Result<()> {
-        let g = self.geometry;
-        let raw = RawFrames {
-            bytes: &block.buffer,
-            offset: block.offset,
-            stride: block.stride,
-            frames: block.frames,
-            det: g.det,
-            swap: block.endian == Endian::Big,
-        };
-        let mut sums = BlockSums::zero(&g);
-        let whole = block.start == 0 && block.frames == g.frames_in(block.slab);
-        let (samples, bad) = if whole {
-            let mut slab = self.slabs.make(out)?;
-            let bytes = slab.bytes_mut()?;
-            if block.frames < g.line() {
-                bytes.fill(0);
-            }
-            let bad = self.turn_into(&raw, bytes, g.line(), &mut sums);
-            (TurnedSamples::WholeSlab(slab), bad)
-        } else {
-            let mut part = out.take(&self.parts)?;
-            let bad = self.turn_into(&raw, &mut part, block.frames, &mut sums);
-            (TurnedSamples::Part(part), bad)
-        };
-        let bytes = (block.frames * g.det.len() * g.dtype.size()) as u64;
-        out.count_bytes(bytes);
-        self.progress.advance(bytes);
-        let RawBlock { id, slab, start, frames, first_frame, .. } = block;
-        out.send(Turned { id, slab, start, frames, samples, sums, bad, first_frame })
-    }
-}
-
-impl Turn<'_> {
-    fn turn_into(
-        &mut self,
-        raw: &RawFrames<'_>,
-        out: &mut AlignedBytes,
-        line: usize,
-        sums: &mut BlockSums,
-    ) -> BadSamples {
-        let crop = self.geometry.crop;
-        with_sample_type!(self.geometry.dtype, S => {
-            let samples = &mut out.cast_mut::<S>()[..crop.shape().len() * line];
-            turn::<S>(raw, crop, samples, line, 0);
-            for (square, image) in sums.squares.iter_mut().zip(samples.chunks_exact(line)) {
-                *square = square_sum(&image[..raw.frames]);
-            }
-            sum_frames::<S>(raw, &mut sums.counts, &mut self.small)
-        })
-    }
-}
-
-/// Sums over all frames so far.
-struct Totals {
-    sums: BlockSums,
-    nan: u64,
-    first_nan_frame: Option<usize>,
-}
-
-struct Collect<'a> {
-    geometry: Geometry,
-    slabs: SlabMaker,
-    /// Slabs that still lack frames, with the number of frames that they have.
-    open: BTreeMap<usize, (SlabBuffer, usize)>,
-    /// Sums that wait for an earlier block, so that floats are added in the order of the frames.
-    waiting: BTreeMap<usize, BlockSums>,
-    next: usize,
-    totals: &'a mut Totals,
-}
-
-impl Block for Collect<'_> {
-    type In = Turned;
-    type Out = Finished;
-
-    fn work(&mut self, block: Turned, out: &mut Emitter<'_, Finished>) -> Result<()> {
-        self.totals.nan += block.bad.nan;
-        if let Some(frame) = block.bad.first_frame {
-            let frame = block.first_frame + frame;
-            self.totals.first_nan_frame = Some(self.totals.first_nan_frame.map_or(frame, |f| f.min(frame)));
-        }
-        self.waiting.insert(block.id, block.sums);
-        while let Some(sums) = self.waiting.remove(&self.next) {
-            self.totals.sums.merge(sums);
-            self.next += 1;
-        }
-        let slab = block.slab;
-        match block.samples {
-            TurnedSamples::WholeSlab(buffer) => out.send(Finished { slab, buffer }),
-            TurnedSamples::Part(part) => {
-                if !self.open.contains_key(&slab) {
-                    let mut buffer = self.slabs.make(out)?;
-                    if self.geometry.frames_in(slab) < self.geometry.line() {
-                        buffer.bytes_mut()?.fill(0);
-                    }
-                    self.open.insert(slab, (buffer, 0));
-                }
-                let Some((mut buffer, have)) = self.open.remove(&slab) else { return Ok(()) };
-                self.copy_part(&part, block.start, block.frames, buffer.bytes_mut()?);
-                drop(part);
-                if have + block.frames == self.geometry.frames_in(slab) {
-                    out.send(Finished { slab, buffer })
-                } else {
-                    self.open.insert(slab, (buffer, have + block.frames));
-                    Ok(())
-                }
-            }
-        }
-    }
-}
-
-impl Collect<'_> {
-    fn copy_part(&self, part: &[u8], start: usize, frames: usize, slab: &mut [u8]) {
-        let size = self.geometry.dtype.size();
-        let (line, run) = (self.geometry.line() * size, frames * size);
-        for (pixel, to) in slab.chunks_exact_mut(line).enumerate() {
-            to[start * size..start * size + run].copy_from_slice(&part[pixel * run..(pixel + 1) * run]);
-        }
-    }
-}
-
-struct WriteStack<'a> {
-    array: &'a ChunkedArray,
-    kept: &'a mut Vec<Option<Arc<AlignedBytes>>>,
-}
-
-impl Block for WriteStack<'_> {
-    type In = Finished;
-    type Out = ();
-
-    fn work(&mut self, item: Finished, out: &mut Emitter<'_, ()>) -> Result<()> {
-        let bytes: &[u8] = match &item.buffer {
-            SlabBuffer::Owned(bytes) => bytes,
-            SlabBuffer::Pooled(buffer) => buffer,
-        };
-        self.array.write_chunk(&[item.slab, 0, 0, 0], bytes)?;
-        out.count_bytes(bytes.len() as u64);
-        if let SlabBuffer::Owned(bytes) = item.buffer {
-            self.kept[item.slab] = Some(bytes);
-        }
-        Ok(())
-    }
-}
 
 /// Reads the source once and makes the cropped stack, or opens the one that the cache holds.
 ///
@@ -349,7 +51,6 @@ pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedS
     }
     let source = ctx.source()?;
     let info = source.info();
-    let size = size_on_disk(&source.info().path);
     let geometry = Geometry {
         scan: info.scan,
         det: info.det,
@@ -362,15 +63,15 @@ pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedS
         let cache = ctx.cache();
         let spec = stack_spec(info.scan, crop.shape(), geometry.slab_rows, info.dtype);
         cache.group().remove("stack")?;
-        ChunkedArray::create(cache.group(), spec)?
+        ChunkedArray::create(cache.group(), spec)?.keeping_pages()
     };
-    let mut totals = Totals { sums: BlockSums::zero(&geometry), nan: 0, first_nan_frame: None };
+    let mut totals = Totals::zero(&geometry);
     let (slabs, charge) = run_graph(ctx, source, geometry, &array, &mut totals)?;
+    check_unchanged(ctx, source)?;
     check_samples(ctx, source, &totals)?;
-    check_unchanged(source, size)?;
 
     let frames = info.scan.len() as f64;
-    let mean = totals.sums.counts.iter().map(|s| s.value() / frames).collect();
+    let mean = totals.counts().iter().map(|s| s.value() / frames).collect();
     let shape = (info.det.rows, info.det.cols);
     let mean_pattern = Image::from_shape_vec(shape, mean).map_err(|e| Error::bug(e.to_string()))?;
     let stack = match charge {
@@ -378,7 +79,7 @@ pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedS
         None => Stack::open(ctx.cache().group(), info.scan, crop.shape())?,
     };
     let central_image = image_of(&stack, central_pixel(crop.shape()));
-    let bad_pixels = look_for_bad_pixels(ctx, &detected.disk, &mean_pattern, &totals.sums.squares)?;
+    let bad_pixels = look_for_bad_pixels(ctx, &detected.disk, &mean_pattern, totals.squares())?;
     let mut cache = ctx.cache();
     cache.group().write_image("mean_pattern", &mean_pattern, ["det_row", "det_col"])?;
     cache.group().write_image("standard_bf", &central_image, ["scan_row", "scan_col"])?;
@@ -407,6 +108,9 @@ fn open_stack(ctx: &RunContext<'_>, disk: &BrightDisk) -> Result<CroppedStack> {
 
 type Slabs = (Vec<Arc<AlignedBytes>>, Option<Charge>);
 
+/// Readers and writers: one waits for the system while the other copies.
+const HANDS: usize = 2;
+
 fn run_graph(
     ctx: &RunContext<'_>,
     source: &dyn FrameSource,
@@ -415,25 +119,23 @@ fn run_graph(
     totals: &mut Totals,
 ) -> Result<Slabs> {
     let plan = ctx.plan;
-    let frame_payload = geometry.det.len() * geometry.dtype.size();
     let part_bytes = geometry.crop.shape().len() * plan.read_frames * geometry.dtype.size();
     let raw = Pool::new(ctx.budget, "reading frames", plan.read_buffers, source.block_bytes(plan.read_frames))?;
+    let sum_bytes = Totals::len(&geometry) * size_of::<Sum>();
+    // A block's sums live on while it waits for an earlier one.
+    let sums = Pool::new(ctx.budget, "sums over frames", plan.sum_buffers(), sum_bytes)?;
     let blocks_are_slabs = plan.read_frames >= geometry.line();
     let part_buffers = if blocks_are_slabs { 1 } else { plan.read_buffers };
     let parts = Pool::new(ctx.budget, "turning frames", part_buffers, part_bytes)?;
-    let (maker, charge) = if plan.in_memory {
-        let stack_bytes = geometry.slab_bytes() as u64 * geometry.slabs as u64;
-        (SlabMaker::Memory(geometry.slab_bytes()), Some(ctx.budget.charge(stack_bytes, "the cropped stack")?))
-    } else {
-        let pool = Pool::new(ctx.budget, "slabs of the stack", plan.workers + 2, geometry.slab_bytes())?;
-        (SlabMaker::Disk(pool), None)
-    };
+    let (maker, charge) = slab_maker(ctx, geometry, array)?;
     let mut kept: Vec<Option<Arc<AlignedBytes>>> = vec![None; geometry.slabs];
+    source.begin_pass(pushes_others_out(ctx));
 
-    ctx.progress.begin("corner turn", (geometry.scan.len() * frame_payload) as u64);
+    ctx.progress.begin("corner turn", (geometry.scan.len() * geometry.frame_bytes()) as u64);
     let mut graph = Graph::new("corner turn", ctx.cancel);
-    let read = Read { source, geometry, frames: plan.read_frames, pool: raw };
-    let raw_blocks = graph.source("read", plan.queue, read);
+    // A block that waits to be read holds a buffer in vain: one is enough.
+    let jobs = graph.source("cut", 1, Cut { source, geometry, frames: plan.read_frames, raw, sums });
+    let raw_blocks = graph.stage("read", HANDS, plan.queue, jobs, || Read { source, geometry });
     let turned = graph.stage("turn", plan.workers, plan.queue, raw_blocks, || Turn {
         geometry,
         slabs: maker.clone(),
@@ -441,19 +143,13 @@ fn run_graph(
         small: Vec::new(),
         progress: ctx.progress,
     });
-    let mut collect = Some(Collect {
-        geometry,
-        slabs: maker.clone(),
-        open: BTreeMap::new(),
-        waiting: BTreeMap::new(),
-        next: 0,
-        totals,
-    });
+    let mut collect = Some(Collect::new(geometry, maker.clone(), totals));
     let finished = graph.stage("collect", 1, plan.queue, turned, || {
         // One worker: the factory is called once.
         collect.take().unwrap_or_else(|| unreachable!("a single worker"))
     });
-    graph.sink("write stack", finished, WriteStack { array, kept: &mut kept });
+    let written = graph.stage("write stack", HANDS, plan.queue, finished, || Write { array });
+    graph.sink("keep", written, Keep(&mut kept));
     let report = graph.run()?;
     ctx.progress.end();
     ctx.report(report);
@@ -462,6 +158,32 @@ fn run_graph(
         return Err(Error::bug(format!("{} slabs of {} arrived", slabs.len(), geometry.slabs)));
     }
     Ok((slabs, charge))
+}
+
+/// Slabs that stay in memory if the plan says so and the page cache cannot do it as well.
+fn slab_maker(ctx: &RunContext<'_>, geometry: Geometry, array: &ChunkedArray) -> Result<(SlabMaker, Option<Charge>)> {
+    let plan = ctx.plan;
+    if plan.in_memory && !(array.is_mapped() && page_cache_holds(ctx)) {
+        let stack_bytes = geometry.slab_bytes() as u64 * geometry.slabs as u64;
+        let charge = ctx.budget.charge(stack_bytes, "the cropped stack")?;
+        return Ok((SlabMaker::Memory(geometry.slab_bytes()), Some(charge)));
+    }
+    let pool = Pool::new(ctx.budget, "slabs of the stack", plan.slab_buffers, geometry.slab_bytes())?;
+    Ok((SlabMaker::Written(pool), None))
+}
+
+/// Whether everything that this run reads and writes fits in the free memory twice, so that the system has no reason to
+/// give up pages of the stack. In a control group it has to.
+fn page_cache_holds(ctx: &RunContext<'_>) -> bool {
+    let free = memory::available();
+    let disk = &ctx.plan.disk_cost;
+    !free.from_cgroup && (disk.source + disk.cache() + disk.hdf5).saturating_mul(2) <= free.bytes
+}
+
+/// Whether the source's pages would push everything else out of the page cache.
+fn pushes_others_out(ctx: &RunContext<'_>) -> bool {
+    let free = memory::available();
+    free.from_cgroup || ctx.plan.disk_cost.source > free.bytes / 2
 }
 
 fn check_samples(ctx: &RunContext<'_>, source: &dyn FrameSource, totals: &Totals) -> Result<()> {
@@ -478,19 +200,19 @@ fn check_samples(ctx: &RunContext<'_>, source: &dyn FrameSource, totals: &Totals
         ctx.progress.warn(&warning);
         ctx.cache().update(|manifest| manifest.warnings.push(warning))?;
     }
-    if totals.sums.counts.iter().all(|s| s.value() == 0.0) {
+    if totals.counts().iter().all(|s| s.value() == 0.0) {
         return Err(Error::input(path, "frames with counts", "only zeros")
             .with_hint("was the beam blanked? `stemstream info` shows what the file says about itself"));
     }
     Ok(())
 }
 
-/// An acquisition that still writes, or another program, may change the file under our hands.
-fn check_unchanged(source: &dyn FrameSource, before: u64) -> Result<()> {
-    let now = size_on_disk(&source.info().path);
-    if now == before {
-        return Ok(());
-    }
-    Err(Error::input(&source.info().path, format!("{before} bytes, as when the run began"), format!("{now} bytes now"))
-        .with_hint("the file changed while it was read: wait until the acquisition has finished, then run again"))
+/// A source that was changed while it was read makes everything that was learnt from it worthless, the disk included.
+fn check_unchanged(ctx: &RunContext<'_>, source: &dyn FrameSource) -> Result<()> {
+    source.check_unchanged().inspect_err(|error| {
+        let mut cache = ctx.cache();
+        // The error that matters is the one about the source.
+        let _ = cache.invalidate_from(Step::Detect);
+        let _ = cache.update(|m| m.warnings.push(format!("nothing in this cache is reliable: {error}")));
+    })
 }

@@ -210,6 +210,8 @@ pub struct ChunkedArray {
     map: bool,
     /// In a control group: how much may wait for the disk.
     window: Option<u64>,
+    /// Whether pages stay in the page cache after they were brought to the disk.
+    keep_pages: bool,
 }
 
 impl ChunkedArray {
@@ -258,7 +260,19 @@ impl ChunkedArray {
     }
 
     fn at(group: &Group, spec: ArraySpec) -> Self {
-        Self { folder: group.path.join(&spec.name), map: !is_network(&group.path), window: write_window(), spec }
+        Self {
+            folder: group.path.join(&spec.name),
+            map: !is_network(&group.path),
+            window: write_window(),
+            keep_pages: false,
+            spec,
+        }
+    }
+
+    /// The same array for one whose chunks are read again soon: their pages stay in memory as long as nobody needs it.
+    #[must_use]
+    pub fn keeping_pages(self) -> Self {
+        Self { keep_pages: true, ..self }
     }
 
     fn spec_from(name: &str, metadata: &Value) -> Option<ArraySpec> {
@@ -289,6 +303,11 @@ impl ChunkedArray {
             memory_order,
             dims: dims.collect(),
         })
+    }
+
+    /// Whether chunks are read through memory maps; on a network they are not.
+    pub fn is_mapped(&self) -> bool {
+        self.map
     }
 
     /// What the array looks like.
@@ -325,7 +344,7 @@ impl ChunkedArray {
                 waiting += piece.len() as u64;
                 let last = (i + 1) * piece_bytes >= bytes.len();
                 if self.window.is_some_and(|window| waiting >= window || last) {
-                    write_out(file)?;
+                    if self.keep_pages { file.sync_data() } else { write_out(file) }?;
                     waiting = 0;
                 }
             }

@@ -14,7 +14,8 @@ mod mmap;
 pub use array::{ArraySpec, ChunkedArray, Group, StoredType};
 pub use chunk_bytes::ChunkBytes;
 pub use file::{
-    atomic_write, create_folder, disk_usage, free_disk, is_network, remove_folder, sync_chunk, write_out_path,
+    atomic_write, create_folder, disk_usage, free_disk, is_network, remove_folder, sync_chunk, sync_path,
+    write_out_path,
 };
 
 #[cfg(target_endian = "big")]

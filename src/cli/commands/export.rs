@@ -10,6 +10,7 @@ use crate::cli::report::{self, Talk};
 use crate::config::EmdTarget;
 use crate::error::{Error, Result};
 use crate::export::{RunResults, Written, write_all};
+use crate::progress::CancelToken;
 use crate::session::{self, Results};
 use crate::steps::{AberrationFit, pixel_findings};
 
@@ -20,7 +21,7 @@ pub(super) struct Outcome {
     pub(super) hdf5: Option<PathBuf>,
 }
 
-pub(in crate::cli) fn run(args: &ExportArgs, talk: &Talk) -> Result<()> {
+pub(in crate::cli) fn run(args: &ExportArgs, talk: &Talk, cancel: &CancelToken) -> Result<()> {
     let mut results = Results::read(&args.cache)?;
     let settings = args.config.all_settings()?;
     let config = match &args.config.config {
@@ -31,7 +32,7 @@ pub(in crate::cli) fn run(args: &ExportArgs, talk: &Talk) -> Result<()> {
     results.config.export = config.export.clone();
     results.config.calibration = config.calibration.or(results.config.calibration);
     let exists = results.manifest.exports.get("hdf5").filter(|p| p.is_file()).cloned();
-    let outcome = write(&args.cache, &results, session::timestamp(), exists, talk)?;
+    let outcome = write(&args.cache, &results, session::timestamp(), exists, (talk, cancel))?;
     if args.json {
         let json = json!({
             "cache": args.cache,
@@ -80,7 +81,7 @@ pub(super) fn write(
     results: &Results,
     timestamp: String,
     existing: Option<PathBuf>,
-    talk: &Talk,
+    (talk, cancel): (&Talk, &CancelToken),
 ) -> Result<Outcome> {
     let source = &results.manifest.source.path;
     let config = &results.config;
@@ -93,7 +94,7 @@ pub(super) fn write(
     let here = |path: &PathBuf| path.parent().is_some_and(|p| same_folder(p, &folder));
     let hdf5 = match existing.filter(here) {
         Some(path) => Some(path),
-        None => write_hdf5(cache, results, &folder, talk)?,
+        None => write_hdf5(cache, results, &folder, (talk, cancel))?,
     };
     let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
     let run = run_results(results, timestamp, hdf5.as_deref().map_or_else(|| name(cache), name));
@@ -107,8 +108,15 @@ pub(super) fn write(
 }
 
 #[cfg(feature = "hdf5")]
-fn write_hdf5(cache: &Path, results: &Results, folder: &Path, talk: &Talk) -> Result<Option<PathBuf>> {
-    use crate::export::hdf5_cache::{CacheMeta, Hdf5CacheWriter, cache_file};
+fn write_hdf5(
+    cache: &Path,
+    results: &Results,
+    folder: &Path,
+    (talk, cancel): (&Talk, &CancelToken),
+) -> Result<Option<PathBuf>> {
+    use crate::export::hdf5_cache::{CacheArray, CacheMeta, Hdf5CacheWriter, cache_file};
+    use crate::export::hdf5_copy::{self, Feed};
+    use crate::memory::MemoryBudget;
     if !results.config.export.hdf5 {
         return Ok(None);
     }
@@ -127,33 +135,27 @@ fn write_hdf5(cache: &Path, results: &Results, folder: &Path, talk: &Talk) -> Re
         crop_radius: disk.crop_radius,
         reference_smoothing: results.config.align.reference_smoothing,
         normalization_applied: true,
+        compression: results.config.export.compression,
     };
     let base = session::base_name(&m.source.path);
     let mut writer = Hdf5CacheWriter::create(&cache_file(folder, &base, &m.timestamp), &meta)?;
-    // In a control group, what waits for the disk counts as memory.
-    let window = crate::memory::write_window();
-    let mut waiting = 0;
-    let mut hold_back = |writer: &Hdf5CacheWriter, bytes: usize| {
-        waiting += bytes as u64;
-        if window.is_some_and(|window| waiting >= window) {
-            waiting = 0;
-            crate::store::write_out_path(writer.growing_path())?;
-        }
-        Ok(())
-    };
-    results.for_each_spectrum(cache, |row, col, image| {
-        writer.write_bigft_pixel(row, col, image)?;
-        hold_back(&writer, size_of_val(image))
-    })?;
-    results.for_each_correlation(cache, |row, col, image| {
-        writer.write_correlation_pixel(row, col, image)?;
-        hold_back(&writer, size_of_val(image))
-    })?;
+    let feed: Feed<'_> = Box::new(|take| {
+        results.for_each_spectrum(cache, |row, col, image| {
+            take(CacheArray::BigFt, row, col, bytemuck::cast_slice(image))
+        })?;
+        results.for_each_correlation(cache, |row, col, image| {
+            take(CacheArray::Correlations, row, col, bytemuck::cast_slice(image))
+        })
+    });
+    let workers = results.config.run.workers.unwrap_or_else(session::cores);
+    let budget = MemoryBudget::new(session::memory_limit(&results.config));
+    let report = hdf5_copy::fill(&mut writer, feed, (meta.compression, workers), &budget, cancel)?;
+    talk.note(&report::bottleneck(&report).unwrap_or_default());
     writer.finish(session::steps_completed(m)).map(Some)
 }
 
 #[cfg(not(feature = "hdf5"))]
-fn write_hdf5(_: &Path, results: &Results, _: &Path, talk: &Talk) -> Result<Option<PathBuf>> {
+fn write_hdf5(_: &Path, results: &Results, _: &Path, (talk, _): (&Talk, &CancelToken)) -> Result<Option<PathBuf>> {
     if results.config.export.hdf5 && results.has_large_arrays() {
         talk.warn("this build has no HDF5 support: neither the HDF5 cache nor EMD results are written");
     }

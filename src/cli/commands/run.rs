@@ -63,7 +63,7 @@ fn one(input: &Path, config: &Config, args: &RunArgs, talk: &Talk, cancel: &Canc
     }
     tell_resolution(&results, talk);
     let existing = results.manifest.exports.get("hdf5").filter(|p| p.is_file() && config.export.hdf5).cloned();
-    let outcome = export::write(&cache, &results, timestamp, existing, talk)?;
+    let outcome = export::write(&cache, &results, timestamp, existing, (talk, cancel))?;
     if let Some(hdf5) = &outcome.hdf5
         && config.cache.keep != Keep::None
     {
@@ -101,14 +101,8 @@ fn tell_resolution(results: &Results, talk: &Talk) {
 }
 
 fn bottlenecks(session: &Session<'_>, talk: &Talk) {
-    for graph in session.reports() {
-        if let Some(block) = graph.bottleneck() {
-            let load = 100.0 * block.busy_seconds / (graph.seconds * block.workers as f64).max(1e-9);
-            talk.note(&format!(
-                "{}: {:.2} s, busiest block `{}` ({load:.0} % of {} thread(s))",
-                graph.name, graph.seconds, block.name, block.workers
-            ));
-        }
+    for sentence in session.reports().iter().filter_map(report::bottleneck) {
+        talk.note(&sentence);
     }
 }
 

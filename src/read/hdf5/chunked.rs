@@ -119,6 +119,14 @@ impl FrameSource for ChunkedSource {
         self.cache.limit
     }
 
+    fn begin_pass(&self, forget: bool) {
+        self.file.begin_pass(forget);
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        self.file.state().check(self.file.path())
+    }
+
     fn read_block<'b>(&self, first: usize, count: usize, buffer: &'b mut [u8]) -> Result<FrameBlock<'b>> {
         assert!(first + count <= self.info.scan.len(), "frames {first}..{} out of range", first + count);
         let bytes = &mut buffer[..count * self.info.det.len() * self.info.dtype.size()];

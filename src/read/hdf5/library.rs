@@ -9,6 +9,7 @@ use ndarray::{ArrayD, IxDyn};
 use super::cannot_read;
 use crate::axes::{Endian, Sample};
 use crate::error::Result;
+use crate::read::file::FileState;
 use crate::read::{DatasetInfo, FrameBlock, FrameSource};
 
 /// A dataset that is read through the library.
@@ -18,6 +19,8 @@ use crate::read::{DatasetInfo, FrameBlock, FrameSource};
 pub(super) struct LibrarySource {
     pub(super) info: DatasetInfo,
     pub(super) path: PathBuf,
+    /// What the file looked like when it was opened first.
+    pub(super) state: FileState,
     pub(super) dataset: String,
     /// The dataset's own scan columns; 1 for a 3-D dataset.
     pub(super) cols: usize,
@@ -81,6 +84,10 @@ impl FrameSource for LibrarySource {
 
     fn natural_frames(&self) -> usize {
         self.cols
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        self.state.check(&self.path)
     }
 
     fn read_block<'b>(&self, first: usize, count: usize, buffer: &'b mut [u8]) -> Result<FrameBlock<'b>> {

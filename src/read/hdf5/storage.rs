@@ -1,7 +1,5 @@
 //! Chooses how the frames of a dataset are read.
 
-use std::path::Path;
-
 use hdf5::dataset::{ChunkOpts, Layout};
 use hdf5::filters::Filter;
 use hdf5::{Dataset, File};
@@ -56,7 +54,7 @@ pub(super) fn source(
                 .to_owned(),
         );
     }
-    through_library(data.path(), dataset, cube, info, skip)
+    through_library(&data, dataset, cube, info, skip)
 }
 
 fn contiguous(data: DataFile, start: u64, cube: &Cube, info: DatasetInfo, skip: usize) -> Result<Box<dyn FrameSource>> {
@@ -145,7 +143,7 @@ fn fill_value(dataset: &Dataset, info: &DatasetInfo, endian: Endian) -> Vec<u8> 
 }
 
 fn through_library(
-    path: &Path,
+    data: &DataFile,
     dataset: &Dataset,
     cube: &Cube,
     info: DatasetInfo,
@@ -153,13 +151,14 @@ fn through_library(
 ) -> Result<Box<dyn FrameSource>> {
     if let Some(filter) = dataset.filters().iter().find(|f| !f.is_available()) {
         let found = format!("chunks compressed with {}", filter_name(filter));
-        return Err(Error::input(path, "chunks that can be decompressed (gzip, shuffle)", found)
+        return Err(Error::input(data.path(), "chunks that can be decompressed (gzip, shuffle)", found)
             .with_hint(repack("gzip compression")));
     }
     let rank = cube.shape.len();
     Ok(Box::new(LibrarySource {
         info,
-        path: path.to_owned(),
+        path: data.path().to_owned(),
+        state: data.state(),
         dataset: cube.entry.path.clone(),
         cols: if rank == 4 { cube.shape[1] } else { 1 },
         rank,
