@@ -198,6 +198,10 @@ pub(super) struct SimulateArgs {
     /// What to simulate: small, low, rotated, medium or large.
     #[arg(long, default_value = "small")]
     pub(super) preset: String,
+    /// Make a scan of any size at the speed of the disk: of an object that repeats itself, of which one period is
+    /// simulated; every frame has its own noise. The detector is dark beyond 1.5 radii of the disk.
+    #[arg(long)]
+    pub(super) fast: bool,
     /// Seed of the random numbers.
     #[arg(long)]
     pub(super) seed: Option<u64>,
