@@ -40,18 +40,23 @@ pub(in crate::cli) fn run(args: &SimulateArgs, talk: &Talk, cancel: &CancelToken
         pool.install(|| simulate(&spec, workers, cancel, &bars, &mut |_, frames| writer.push(frames)))?;
         (writer.finish()?, None)
     };
-    let calibration = spec.calibration();
     let (rows, cols) = spec.true_shifts();
     atomic_write(&truth, known(&spec, [&rows, &cols], period)?.as_bytes())?;
     let shifts = write_npy_pair(&shifts, [&rows, &cols])?;
-    // Merlin files say nothing of energy or steps; whoever recorded the scan knows. The truth stays out of it.
-    let calibration = Calibration { rotation_deg: None, defocus_angstrom: None, ..calibration };
-    let toml = toml::to_string(&calibration).map_err(|e| Error::bug(format!("calibration to TOML: {e}")))?;
-    atomic_write(&config, format!("[calibration]\n{toml}").as_bytes())?;
+    write_calibration(&config, &spec)?;
     for path in [&mib, &hdr, &truth, &shifts, &config] {
         report::data(&path.display().to_string());
     }
     Ok(())
+}
+
+/// Writes a configuration with the calibration of a scan.
+///
+/// Merlin files say nothing of energy or steps; whoever recorded the scan knows. The truth stays out of it.
+pub(super) fn write_calibration(path: &Path, spec: &SimulationSpec) -> Result<()> {
+    let calibration = Calibration { rotation_deg: None, defocus_angstrom: None, ..spec.calibration() };
+    let toml = toml::to_string(&calibration).map_err(|e| Error::bug(format!("calibration to TOML: {e}")))?;
+    atomic_write(path, format!("[calibration]\n{toml}").as_bytes())
 }
 
 /// Writes a fast scan; its two files, and the period of its object.
