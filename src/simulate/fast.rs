@@ -66,18 +66,16 @@ impl FastScan {
         let geometry = ObjectGeometry::new(&small)?;
         warn_about_wrapping(&small, &geometry, progress);
         progress.begin("simulate", (period.len() * lit.shape().len()) as u64);
-        let (mut brightest, mut made) = (BRIGHTEST, None);
-        // Once more if a pixel is brighter than thought.
-        while made.is_none() {
+        let mut brightest = BRIGHTEST;
+        let (tables, levels) = loop {
             let tables = PoissonTables::new((brightest * spec.counts).max(f64::MIN_POSITIVE));
             let (levels, found) = levels(&small, &geometry, &tables, (cancel, progress))?;
             if found <= brightest {
-                made = Some((tables, levels));
+                break (tables, levels);
             }
             brightest = 1.01 * found;
-        }
+        };
         progress.end();
-        let (tables, levels) = made.unwrap_or_else(|| (PoissonTables::new(1.0), Vec::new()));
         let dead = |at: &[usize; 2]| spec.dead_pixels.contains(at);
         let hot = spec.hot_pixels.iter().filter(|hot| hot.counts > 0.0 && !dead(&hot.at));
         let hot = hot.map(|hot| (hot.at[0] * spec.det.cols + hot.at[1], PoissonTables::single(hot.counts))).collect();

@@ -79,13 +79,12 @@ impl<'a> Recorder<'a> {
         self.with(|(open, done)| {
             let Some(mut stage) = open.take() else { return };
             stage.seconds = now - stage.begin;
-            match done.iter_mut().find(|earlier| earlier.name == stage.name) {
-                Some(earlier) => {
-                    earlier.seconds += stage.seconds;
-                    earlier.streaming_seconds += stage.streaming_seconds;
-                    earlier.bytes += stage.bytes;
-                }
-                None => done.push(stage),
+            if let Some(earlier) = done.iter_mut().find(|earlier| earlier.name == stage.name) {
+                earlier.seconds += stage.seconds;
+                earlier.streaming_seconds += stage.streaming_seconds;
+                earlier.bytes += stage.bytes;
+            } else {
+                done.push(stage);
             }
         });
     }

@@ -50,8 +50,11 @@ fn of_run(run: &Outcome) -> String {
     let _ = writeln!(text, "  {:<14} {:>9} {:>6} {:>13}", "stage", "seconds", "%", "input");
     for stage in &run.stages {
         let part = 100.0 * stage.seconds / run.seconds.max(1e-9);
-        let rate =
-            if stage.bytes > 0 { with_unit(stage.bytes as f64 / stage.seconds.max(1e-9), "B/s") } else { "".into() };
+        let rate = if stage.bytes > 0 {
+            with_unit(stage.bytes as f64 / stage.seconds.max(1e-9), "B/s")
+        } else {
+            String::new()
+        };
         let _ = writeln!(text, "  {:<14} {:>9.3} {part:>6.1} {rate:>13}", stage.name, stage.seconds);
     }
     for graph in &run.graphs {
