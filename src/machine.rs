@@ -70,8 +70,42 @@ pub struct StepRates {
     pub merge: f64,
     /// The classic method's deposit, seconds for each sample that takes part.
     pub deposit: f64,
-    /// Maps, pictures and exports without the HDF5 cache, and what no other rate covers, seconds.
+    /// Maps, pictures and exports without the HDF5 cache, and what no other rate covers: the part that does not grow
+    /// with the scan, seconds.
     pub finish: f64,
+    /// The part of the same that grows, seconds for each scan position.
+    pub finish_position: f64,
+}
+
+impl StepRates {
+    /// These rates, with those that were not measured taken from `earlier`. Both are of the same number of threads, or
+    /// nothing is taken.
+    #[must_use]
+    pub fn or(self, earlier: &Self) -> Self {
+        if self.workers == 0 {
+            return earlier.clone();
+        }
+        if self.workers != earlier.workers {
+            return self;
+        }
+        let or = |now: f64, before: f64| if now > 0.0 { now } else { before };
+        Self {
+            workers: self.workers,
+            start: or(self.start, earlier.start),
+            corner_turn: or(self.corner_turn, earlier.corner_turn),
+            align_lean: or(self.align_lean, earlier.align_lean),
+            align_documented: or(self.align_documented, earlier.align_documented),
+            export_hdf5: or(self.export_hdf5, earlier.export_hdf5),
+            fit: or(self.fit, earlier.fit),
+            search: or(self.search, earlier.search),
+            refine: or(self.refine, earlier.refine),
+            refine_fixed: or(self.refine_fixed, earlier.refine_fixed),
+            merge: or(self.merge, earlier.merge),
+            deposit: or(self.deposit, earlier.deposit),
+            finish: or(self.finish, earlier.finish),
+            finish_position: or(self.finish_position, earlier.finish_position),
+        }
+    }
 }
 
 impl MachineRates {
@@ -119,6 +153,16 @@ mod tests {
         assert!(!MachineRates { host: "another".into(), ..here.clone() }.is_of_this_machine());
         assert!(!MachineRates { cpu: "another".into(), ..here.clone() }.is_of_this_machine());
         assert!(!MachineRates { format: 2, ..here }.is_of_this_machine());
+    }
+
+    #[test]
+    fn rates_that_were_not_measured_stay_as_they_were() {
+        let earlier = StepRates { workers: 2, start: 0.5, merge: 1.0, ..StepRates::default() };
+        let now = StepRates { workers: 2, start: 0.25, fit: 2.0, ..StepRates::default() };
+        let both = StepRates { workers: 2, start: 0.25, fit: 2.0, merge: 1.0, ..StepRates::default() };
+        assert_eq!(now.clone().or(&earlier), both);
+        assert_eq!(StepRates::default().or(&earlier), earlier, "nothing was measured");
+        assert_eq!(now.clone().or(&StepRates { workers: 4, ..earlier }), now, "of another number of threads");
     }
 
     #[test]

@@ -15,9 +15,9 @@ use crate::cli::args::BenchArgs;
 use crate::cli::commands::simulate::{write_calibration, write_fast};
 use crate::cli::progress::Bars;
 use crate::cli::report::{self, Talk};
-use crate::config::Mode;
+use crate::config::{Config, Mode};
 use crate::error::{Error, ErrorKind, Result};
-use crate::machine::{MachineRates, StepRates};
+use crate::machine::MachineRates;
 use crate::pipeline::Workers;
 use crate::progress::CancelToken;
 use crate::simulate::SimulationSpec;
@@ -27,6 +27,8 @@ use run::{Outcome, Source};
 /// Bytes of the generated scan, and of one that is quick.
 const SIZE: u64 = 512 << 20;
 const QUICK_SIZE: u64 = 64 << 20;
+/// Bytes of a second scan, which tells what grows with the scan from what does not.
+const SMALL_SIZE: u64 = 32 << 20;
 /// Fewest rows and columns of a generated scan: less says nothing about any method.
 const LEAST_SIDE: usize = 48;
 
@@ -46,17 +48,25 @@ pub(in crate::cli) fn run(args: &BenchArgs, talk: &Talk, cancel: &CancelToken) -
     talk.note("measuring the disk, the memory and the transforms");
     let mut rates = MachineRates::of_this_machine();
     machine::measure(&mut rates, &folder.0, (size, args.quick), &workers, cancel)?;
-    let source = match &args.input {
-        Some(input) => Source { path: input.clone(), generated: false },
-        None => generated(&folder.0, size, &workers, (cancel, &bars), talk)?,
-    };
-    let mut outcomes = vec![run::measure(&source, &config, &folder.0, &rates, (cancel, talk))?];
-    // A generated scan is there to measure everything that a prediction needs; both modes take part in that.
-    if source.generated && !args.quick && config.run.mode == Mode::Documented {
+    let measure = |source: &Source, config: &Config| run::measure(source, config, &folder.0, &rates, (cancel, talk));
+    let made = |name: &str, size: u64| generated(&folder.0.join(name), size, &workers, (cancel, &bars), talk);
+    let mut outcomes = Vec::new();
+    if let Some(input) = &args.input {
+        outcomes.push(measure(&Source { path: input.clone(), generated: false }, &config)?);
+    } else {
+        let source = made("scan.mib", size)?;
         let lean = config.with_settings(["run.mode=lean"])?;
-        outcomes.push(run::measure(&source, &lean, &folder.0, &rates, (cancel, talk))?);
+        // Everything that a prediction needs: what does not grow with the scan, and both modes. Documented mode comes
+        // last, since the disk is busy long after it.
+        if !args.quick {
+            outcomes.push(measure(&made("small.mib", SMALL_SIZE.min(size / 4))?, &lean)?);
+            outcomes.push(measure(&source, &lean)?);
+        }
+        if args.quick || config.run.mode == Mode::Documented {
+            outcomes.push(measure(&source, &config)?);
+        }
     }
-    let saved = save(&mut rates, &outcomes, source.generated, talk);
+    let saved = save(&mut rates, &outcomes, talk);
     folder.remove()?;
     if args.json {
         let runs: Vec<_> = outcomes.iter().map(Outcome::to_json).collect();
@@ -118,7 +128,7 @@ fn require_free(place: &Path, scan: u64, probe: u64) -> Result<()> {
 
 /// A scan of about `size` bytes with known aberrations.
 fn generated(
-    folder: &Path,
+    path: &Path,
     size: u64,
     workers: &Workers,
     (cancel, bars): (&CancelToken, &Bars<'_>),
@@ -130,26 +140,18 @@ fn generated(
     let side = (((size / frame) as f64).sqrt() / 16.0).round() as usize * 16;
     let side = side.max(LEAST_SIDE);
     let spec = SimulationSpec { scan: ScanShape::new(side, side), ..base };
-    let path = folder.join("scan.mib");
     talk.note(&format!("making a scan of {} positions with {} detector pixels", spec.scan, spec.det));
-    write_fast(&path, &spec, workers, (cancel, bars))?;
+    write_fast(path, &spec, workers, (cancel, bars))?;
     write_calibration(&path.with_extension("toml"), &spec)?;
-    Ok(Source { path, generated: true })
+    Ok(Source { path: path.to_owned(), generated: true })
 }
 
 /// Saves the rates; the ones of steps that this bench did not run stay as they were. Where they are; `None` when they
 /// could not be saved, which is worth a warning and no failure.
-fn save(rates: &mut MachineRates, outcomes: &[Outcome], generated: bool, talk: &Talk) -> Option<PathBuf> {
+fn save(rates: &mut MachineRates, outcomes: &[Outcome], talk: &Talk) -> Option<PathBuf> {
     let path = store::rates_path();
-    let before = path.as_deref().and_then(store::read_rates);
-    rates.steps = before.map(|rates| rates.steps).unwrap_or_default();
-    if generated {
-        let mut steps = StepRates { workers: 0, ..rates.steps.clone() };
-        for outcome in outcomes {
-            outcome.update(&mut steps);
-        }
-        rates.steps = steps;
-    }
+    let before = path.as_deref().and_then(store::read_rates).map(|rates| rates.steps).unwrap_or_default();
+    rates.steps = run::step_rates(outcomes).or(&before);
     let Some(path) = path else {
         talk.warn("the rates of this machine are not saved: neither XDG_CACHE_HOME nor HOME is set");
         return None;

@@ -159,29 +159,34 @@ impl Outcome {
         self.stages.iter().max_by(|a, b| a.seconds.total_cmp(&b.seconds))
     }
 
-    /// Replaces the rates of the steps that this run had.
-    pub(super) fn update(&self, steps: &mut StepRates) {
+    /// Seconds of everything that no rate of a step covers.
+    fn finish_seconds(&self) -> f64 {
+        ["export", "other"].into_iter().filter_map(|name| self.stage(name)).map(|stage| stage.seconds).sum()
+    }
+
+    /// Takes the rates of the steps that this run had; of several measurements the best counts.
+    fn update(&self, steps: &mut StepRates) {
         let [crop, disk] = self.samples();
         let seconds = |name: &str| self.stage(name).map(|stage| stage.seconds);
         let streaming = |name: &str| self.stage(name).map(|stage| stage.streaming_seconds);
         let rest = |name: &str| self.stage(name).map(|stage| stage.seconds - stage.streaming_seconds);
-        let lean = self.config.run.mode == Mode::Lean;
         steps.workers = self.workers;
         let mut set = |slot: fn(&mut StepRates) -> &mut f64, measured: Option<f64>, units: f64| {
-            if let Some(measured) = measured.filter(|_| units > 0.0) {
-                *slot(steps) = measured / units;
+            let slot = slot(steps);
+            if let Some(rate) = measured.filter(|_| units > 0.0).map(|measured| measured / units)
+                && (*slot <= 0.0 || rate < *slot)
+            {
+                *slot = rate;
             }
         };
         set(|s| &mut s.start, seconds("start"), 1.0);
         set(|s| &mut s.corner_turn, seconds("corner turn"), self.source_bytes());
-        if lean {
+        if self.config.run.mode == Mode::Lean {
             set(|s| &mut s.align_lean, seconds("align"), crop);
-            set(|s| &mut s.finish, seconds("export").zip(seconds("other")).map(|(a, b)| a + b), 1.0);
         } else {
             set(|s| &mut s.align_documented, seconds("align"), crop);
-            if self.config.export.hdf5 {
-                set(|s| &mut s.export_hdf5, seconds("export"), crop);
-            }
+            let written = self.config.export.hdf5 && cfg!(feature = "hdf5");
+            set(|s| &mut s.export_hdf5, seconds("export").filter(|_| written), crop);
         }
         set(|s| &mut s.fit, streaming("fit"), disk);
         set(|s| &mut s.search, rest("fit"), 1.0);
@@ -223,4 +228,26 @@ impl Outcome {
             "roofline": self.roofline,
         })
     }
+}
+
+/// What the steps take, from all runs on scans that were made for the purpose; zero where none says anything.
+pub(super) fn step_rates(outcomes: &[Outcome]) -> StepRates {
+    let positions = |outcome: &Outcome| outcome.shape.0.len() as f64;
+    let mut runs: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.generated).collect();
+    runs.sort_by(|a, b| positions(a).total_cmp(&positions(b)));
+    let mut steps = StepRates::default();
+    let lean: Vec<_> = runs.iter().filter(|run| run.config.run.mode == Mode::Lean).collect();
+    if let (Some(small), Some(large)) = (lean.first(), lean.last()) {
+        let more = positions(large) - positions(small);
+        if more > 0.0 {
+            steps.finish_position = ((large.finish_seconds() - small.finish_seconds()) / more).max(0.0);
+        }
+        steps.finish = (small.finish_seconds() - steps.finish_position * positions(small)).max(0.0);
+    }
+    // The rates are those of the larger scan: on a small one, fixed costs pass for slowness.
+    let largest = runs.last().map_or(0.0, |run| positions(run));
+    for run in runs.into_iter().filter(|run| positions(run) >= largest) {
+        run.update(&mut steps);
+    }
+    steps
 }
