@@ -42,22 +42,22 @@ fn sources(folder: &Path) -> Vec<(&'static str, PathBuf)> {
     bytes.extend(samples.iter().flat_map(|s| s.to_le_bytes()));
     std::fs::write(&npy, bytes).expect("written");
     let mut all = vec![("mib", mib), ("npy", npy)];
-    all.extend(hdf5_source(folder, &samples));
+    all.extend(hdf5_sources(folder, &samples));
     all
 }
 
 #[cfg(feature = "hdf5")]
-fn hdf5_source(folder: &Path, samples: &[u16]) -> Option<(&'static str, PathBuf)> {
+fn hdf5_sources(folder: &Path, samples: &[u16]) -> Vec<(&'static str, PathBuf)> {
     let path = folder.join("scan.h5");
     let file = hdf5::File::create(&path).expect("a new file");
     let data = file.new_dataset::<u16>().shape((SCAN.rows, SCAN.cols, DET.rows, DET.cols)).create("data");
     data.expect("a dataset").write_raw(samples).expect("written");
-    Some(("hdf5, contiguous", path))
+    vec![("hdf5, contiguous", path)]
 }
 
 #[cfg(not(feature = "hdf5"))]
-fn hdf5_source(_: &Path, _: &[u16]) -> Option<(&'static str, PathBuf)> {
-    None
+fn hdf5_sources(_: &Path, _: &[u16]) -> Vec<(&'static str, PathBuf)> {
+    Vec::new()
 }
 
 /// Reads the whole file and looks at a sample of every frame.
@@ -135,7 +135,7 @@ fn fast_scans(c: &mut Criterion) {
         assert!((0.2..5.0).contains(&(count / spec.counts)), "{count} counts in the middle of the disk");
         group.throughput(Throughput::Bytes(frame.len() as u64));
         group.bench_function(BenchmarkId::new("draw a frame", det), |b| {
-            b.iter(|| fast.fill_be(5, black_box(&mut frame)))
+            b.iter(|| fast.fill_be(5, black_box(&mut frame)));
         });
         group.throughput(Throughput::Bytes((scan.len() * (384 + 2 * det.len())) as u64));
         group.bench_function(BenchmarkId::new("write a file", det), |b| {

@@ -181,7 +181,8 @@ fn alias(weights: &[f64], columns: usize) -> Vec<u32> {
     share.resize(columns, 0.0);
     let mut entries = vec![0u32; columns];
     let (mut small, mut large): (Vec<usize>, Vec<usize>) = (0..columns).partition(|&c| share[c] < 1.0);
-    while let (Some(poor), Some(&rich)) = (small.pop(), large.last()) {
+    while let Some(&rich) = large.last() {
+        let Some(poor) = small.pop() else { break };
         let own = (share[poor] * 65536.0).round().min(65535.0) as u32;
         entries[poor] = own << 16 | rich as u32;
         share[rich] -= 1.0 - share[poor];
