@@ -275,8 +275,8 @@ pub(super) struct BenchArgs {
     /// A rough answer in a few seconds: 64 MiB, one run.
     #[arg(long)]
     pub(super) quick: bool,
-    /// Where a folder is made for everything that is written; it is deleted at the end [default: the system's folder for
-    /// temporary files].
+    /// Where a folder is made for everything that is written, hence which disk is measured; it is deleted at the end
+    /// [default: the system's folder for temporary files].
     #[arg(long, value_name = "DIR")]
     pub(super) folder: Option<PathBuf>,
     /// A JSON object on stdout.
