@@ -10,13 +10,17 @@ mod array;
 mod chunk_bytes;
 mod file;
 mod mmap;
+mod rates;
+mod speed;
 
 pub use array::{ArraySpec, ChunkedArray, Group, StoredType};
 pub use chunk_bytes::ChunkBytes;
 pub use file::{
-    atomic_write, create_folder, disk_usage, free_disk, is_network, remove_folder, sync_chunk, sync_path,
+    atomic_write, create_folder, disk_usage, free_disk, is_network, remove_file, remove_folder, sync_chunk, sync_path,
     write_out_path,
 };
+pub use rates::{rates_path, read_rates, write_rates};
+pub use speed::{drop_pages, time_reading, time_writing};
 
 #[cfg(target_endian = "big")]
 compile_error!("chunk files are little-endian and mapped as they are: this needs a little-endian machine");
