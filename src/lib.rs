@@ -66,7 +66,7 @@
 //! | [`pipeline`] | blocks, bounded channels, buffers |
 //! | [`kernel`] | the arithmetic |
 //! | [`simulate`] | scans with known aberrations |
-//! | [`axes`], [`config`], [`error`], [`memory`], [`progress`] | what all others speak about |
+//! | [`axes`], [`config`], [`error`], [`machine`], [`memory`], [`progress`] | what all others speak about |
 //!
 //! Axes are always `[scan row, scan column, detector row, detector column]`, in file orientation. A tour of the whole
 //! house is in `ARCHITECTURE.md`; `examples/` shows the library at work.
@@ -79,6 +79,7 @@ pub mod config;
 pub mod error;
 pub mod export;
 pub mod kernel;
+pub mod machine;
 pub mod memory;
 pub mod pipeline;
 pub mod plan;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors from the ground up. A module may import from lower floors only.
 const FLOORS: [&[&str]; 6] = [
-    &["axes", "config", "error", "memory", "progress"],
+    &["axes", "config", "error", "machine", "memory", "progress"],
     &["kernel", "plan", "read", "store"],
     &["cache", "pipeline"],
     &["simulate", "steps"],

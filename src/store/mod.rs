@@ -10,12 +10,14 @@ mod array;
 mod chunk_bytes;
 mod file;
 mod mmap;
+mod rates;
 
 pub use array::{ArraySpec, ChunkedArray, Group, StoredType};
 pub use chunk_bytes::ChunkBytes;
 pub use file::{
     atomic_write, create_folder, disk_usage, free_disk, is_network, remove_folder, sync_chunk, write_out_path,
 };
+pub use rates::{rates_path, read_rates, write_rates};
 
 #[cfg(target_endian = "big")]
 compile_error!("chunk files are little-endian and mapped as they are: this needs a little-endian machine");

@@ -1,0 +1,128 @@
+//! How fast this machine is: what `stemstream bench` measures once, and what the time of a run is predicted from.
+//!
+//! A set of rates belongs to one machine; on another one (another host name or processor) it says nothing and is
+//! ignored ([`MachineRates::is_of_this_machine`]). `store::read_rates` and `store::write_rates` keep it in a file.
+
+use serde::{Deserialize, Serialize};
+
+/// What one machine can do, and what one run on it took. Rates are of all workers together unless they say otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MachineRates {
+    /// Version of this format; readers ignore files of another one.
+    pub format: u32,
+    /// Version of the program that measured.
+    pub software: String,
+    /// When it was measured, `YYYY-MM-DD HH:MM:SS`, local time.
+    pub measured: String,
+    /// The machine's name.
+    pub host: String,
+    /// The model of its processor.
+    pub cpu: String,
+    /// Logical processors.
+    pub processors: usize,
+    /// Reading a file that is not in memory, in order, bytes/s.
+    pub cold_read: f64,
+    /// Reading a file that the system holds in memory, bytes/s.
+    pub warm_read: f64,
+    /// Writing a new file and bringing it to the disk, bytes/s.
+    pub write: f64,
+    /// Copying memory on one thread, bytes/s (those copied: each is read once and written once).
+    pub memory_copy: f64,
+    /// Complex `f32` transforms of 256 × 256, on one thread, flop/s (`5 N log2 N` for each transform of `N` samples).
+    pub fft_256_one: f64,
+    /// The same on all workers.
+    pub fft_256_all: f64,
+    /// Complex `f32` transforms of 512 × 512, on one thread, flop/s.
+    pub fft_512_one: f64,
+    /// The same on all workers.
+    pub fft_512_all: f64,
+    /// What the steps of a run take.
+    pub steps: StepRates,
+}
+
+/// Wall time that the steps of a run took with [`workers`](Self::workers) threads, for each unit of their work. Zero
+/// where it was not measured. A *sample* is one detector pixel of the crop at one scan position.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StepRates {
+    /// Threads of the run.
+    pub workers: usize,
+    /// Opening the source, finding the disk and making the cache, seconds.
+    pub start: f64,
+    /// Corner turn of a source that the system holds in memory, seconds for each byte of the source.
+    pub corner_turn: f64,
+    /// Alignment in lean mode, seconds for each sample.
+    pub align_lean: f64,
+    /// Alignment in documented mode (bigFT and correlations are written), seconds for each sample.
+    pub align_documented: f64,
+    /// The passes of the fit over the stack, seconds for each sample inside the disk.
+    pub fit: f64,
+    /// The search of the fit, which works on a bounded number of spectra, seconds.
+    pub search: f64,
+    /// The refinement's passes over the stack, seconds for each sample inside the disk.
+    pub refine: f64,
+    /// The refinement's work on a bounded number of spectra, seconds.
+    pub refine_fixed: f64,
+    /// The merge, seconds for each sample inside the disk.
+    pub merge: f64,
+    /// The classic method's deposit, seconds for each sample that takes part.
+    pub deposit: f64,
+    /// Everything behind the last sample that does not grow with the scan (maps, half-sets, exports), seconds.
+    pub finish: f64,
+}
+
+impl MachineRates {
+    /// The format that this program writes and reads.
+    pub const FORMAT: u32 = 1;
+
+    /// Rates of this machine with nothing measured yet.
+    pub fn of_this_machine() -> Self {
+        let (host, cpu, processors) = identity();
+        Self {
+            format: Self::FORMAT,
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            host,
+            cpu,
+            processors,
+            ..Self::default()
+        }
+    }
+
+    /// Whether these rates are in the current format and were measured on the machine that this process runs on.
+    pub fn is_of_this_machine(&self) -> bool {
+        let (host, cpu, processors) = identity();
+        (self.format, &self.host, &self.cpu, self.processors) == (Self::FORMAT, &host, &cpu, processors)
+    }
+}
+
+/// Host name, model of the processor, and logical processors.
+fn identity() -> (String, String, usize) {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let model = sysinfo::System::new().ok().and_then(|mut system| {
+        system.refresh_cpu_list(sysinfo::CpuRefreshKind::nothing());
+        system.cpus().first().map(|cpu| cpu.brand().trim().to_owned())
+    });
+    (host, model.unwrap_or_default(), std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_of_another_machine_or_format_do_not_count() {
+        let here = MachineRates::of_this_machine();
+        assert!(here.is_of_this_machine() && here.processors > 0);
+        assert!(!MachineRates { host: "another".into(), ..here.clone() }.is_of_this_machine());
+        assert!(!MachineRates { cpu: "another".into(), ..here.clone() }.is_of_this_machine());
+        assert!(!MachineRates { format: 2, ..here }.is_of_this_machine());
+    }
+
+    #[test]
+    fn what_an_older_file_lacks_was_not_measured() {
+        let rates: MachineRates = serde_json::from_str(r#"{"write": 1e9, "steps": {"start": 0.1}}"#).expect("valid");
+        assert_eq!((rates.write, rates.steps.start), (1e9, 0.1));
+        assert!(rates.steps.merge <= 0.0 && rates.host.is_empty());
+    }
+}
