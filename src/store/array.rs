@@ -63,6 +63,23 @@ impl StoredType {
 pub struct Group {
     path: PathBuf,
     store: Arc<FilesystemStore>,
+    io: Io,
+}
+
+/// How chunks are read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Io {
+    /// Whether they are mapped; else they are read by positioned reads.
+    pub map: bool,
+    /// Bytes of a file that may wait for the disk; `None`: as much as the system lets wait.
+    pub window: Option<u64>,
+}
+
+impl Io {
+    /// What suits a folder: maps on local file systems, and a window in a memory control group.
+    pub fn of(folder: &Path) -> Self {
+        Self { map: !is_network(folder), window: write_window() }
+    }
 }
 
 impl Group {
@@ -89,7 +106,12 @@ impl Group {
     pub fn open(path: &Path) -> Result<Self> {
         let store = FilesystemStore::new(path)
             .map_err(|e| Error::io(path, "open the folder", std::io::Error::other(e.to_string())))?;
-        Ok(Self { path: path.to_owned(), store: Arc::new(store) })
+        Ok(Self { path: path.to_owned(), store: Arc::new(store), io: Io::of(path) })
+    }
+
+    /// Chooses how chunks of arrays that are opened from now on are read and written.
+    pub fn set_io(&mut self, io: Io) {
+        self.io = io;
     }
 
     /// The group's folder.
@@ -258,7 +280,7 @@ impl ChunkedArray {
     }
 
     fn at(group: &Group, spec: ArraySpec) -> Self {
-        Self { folder: group.path.join(&spec.name), map: !is_network(&group.path), window: write_window(), spec }
+        Self { folder: group.path.join(&spec.name), map: group.io.map, window: group.io.window, spec }
     }
 
     fn spec_from(name: &str, metadata: &Value) -> Option<ArraySpec> {

@@ -12,10 +12,11 @@ mod file;
 mod mmap;
 mod rates;
 
-pub use array::{ArraySpec, ChunkedArray, Group, StoredType};
+pub use array::{ArraySpec, ChunkedArray, Group, Io, StoredType};
 pub use chunk_bytes::ChunkBytes;
 pub use file::{
-    atomic_write, create_folder, disk_usage, free_disk, is_network, remove_folder, sync_chunk, write_out_path,
+    atomic_write, create_folder, device, disk_usage, free_disk, is_network, local_scratch, network_kind, remove_folder,
+    sync_chunk, write_out_path,
 };
 pub use rates::{rates_path, read_rates, write_rates};
 

@@ -131,7 +131,7 @@ fn write_hdf5(cache: &Path, results: &Results, folder: &Path, talk: &Talk) -> Re
     let base = session::base_name(&m.source.path);
     let mut writer = Hdf5CacheWriter::create(&cache_file(folder, &base, &m.timestamp), &meta)?;
     // In a control group, what waits for the disk counts as memory.
-    let window = crate::memory::write_window();
+    let window = results.config.plan.write_window.map(|window| window.0).or_else(crate::memory::write_window);
     let mut waiting = 0;
     let mut hold_back = |writer: &Hdf5CacheWriter, bytes: usize| {
         waiting += bytes as u64;

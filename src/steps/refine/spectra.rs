@@ -24,6 +24,8 @@ const MOST_NUMBERS: usize = 1 << 21;
 const FREQUENCIES: std::ops::RangeInclusive<usize> = 100..=2000;
 /// Detector pixels that say which frequencies are strong.
 const PROBED: usize = 96;
+/// … and so many of them are held at once.
+const PROBED_AT_ONCE: usize = 16;
 /// An image whose power is this many times the median is not one of the object.
 const OUTLIER_POWER: f64 = 4.0;
 
@@ -60,11 +62,15 @@ impl Spectra {
         let reader = Reader { ctx, stack, fft: Fft2::new(ctx.scan), window: edge_window(ctx.scan) };
         let cols = disk.crop.shape().cols;
         let few: Vec<usize> = used.iter().copied().step_by(used.len().div_ceil(PROBED).max(1)).collect();
-        let probed = reader.read(&few, cols, all)?;
-        let mut order: Vec<(f64, usize)> = (0..all.len())
-            .map(|i| (probed.numbers.iter().skip(i).step_by(all.len()).copied().map(power_of).sum::<f64>(), i))
-            .collect();
-        drop(probed);
+        let mut totals = vec![0.0; all.len()];
+        // A few at a time: all frequencies of all of them would take more memory than everything that is kept.
+        for group in few.chunks(PROBED_AT_ONCE) {
+            let probed = reader.read(group, cols, all)?;
+            for row in probed.numbers.chunks_exact(all.len().max(1)) {
+                totals.iter_mut().zip(row).for_each(|(sum, z)| *sum += power_of(*z));
+            }
+        }
+        let mut order: Vec<(f64, usize)> = totals.into_iter().zip(0..).collect();
         order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         order.truncate((MOST_NUMBERS / used.len().max(1)).clamp(*FREQUENCIES.start(), *FREQUENCIES.end()));
         let chosen: Vec<Bin> = order.iter().map(|&(_, i)| all[i]).collect();
@@ -101,6 +107,17 @@ impl Spectra {
     pub(super) fn of(&self, index: usize) -> &[Complex<f32>] {
         &self.numbers[index * self.frequencies.len()..(index + 1) * self.frequencies.len()]
     }
+}
+
+/// Bytes that the refinement of so many detector pixels takes: their spectra (or, before, the whole ones of a few), and the
+/// sums of the reference.
+pub(super) fn bytes(pixels: usize, scan: ScanShape) -> u64 {
+    let count = (MOST_NUMBERS / pixels.max(1)).clamp(*FREQUENCIES.start(), *FREQUENCIES.end()).min(scan.len() / 2);
+    let kept = size_of::<Complex<f32>>() * pixels * count;
+    let probed = size_of::<Complex<f32>>() * PROBED_AT_ONCE * scan.len() / 2;
+    // For each frequency in use, folded ones too: 32 bytes in each piece, and what is known of it.
+    let sums = 2 * count * (32 * pixels.div_ceil(64) + 400);
+    (kept + sums).max(probed) as u64 + 20 * scan.len() as u64
 }
 
 /// Place of a frequency and of its mirror in a transposed spectrum.
