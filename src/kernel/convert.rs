@@ -3,11 +3,13 @@
 //! Two real images travel through one complex transform: image `a` in the real part, image `b` in the imaginary part.
 //! Before they are rounded to the working precision, a whole number near each image's mean is taken off, which is
 //! exact for integer counts and keeps the mantissa for the signal; the mean comes back exactly through the sums.
+#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
 
 use num_complex::Complex;
 
 use crate::axes::Sample;
 use crate::kernel::real::Real;
+use crate::kernel::simd::dispatch;
 
 /// Sums over the scan of one detector pixel's image. Exact for integer counts below 2⁵³.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -20,6 +22,11 @@ pub struct PixelSums {
 
 /// Accumulates [`PixelSums`] in a fixed order, so that the result does not depend on how the work was cut.
 pub fn pixel_sums<S: Sample>(image: &[S]) -> PixelSums {
+    dispatch(|| sums_in_lanes(image))
+}
+
+#[inline(always)]
+fn sums_in_lanes<S: Sample>(image: &[S]) -> PixelSums {
     const LANES: usize = 8;
     let (mut sum, mut sum_sq) = ([0f64; LANES], [0f64; LANES]);
     let chunks = image.chunks_exact(LANES);
@@ -59,12 +66,14 @@ pub fn pack_pair<S: Sample, T: Real>(a: (&[S], f64), b: Option<(&[S], f64)>, out
         return;
     };
     assert_eq!(b.len(), out.len(), "image and buffer differ in length");
-    for ((z, &x), &y) in out.iter_mut().zip(a).zip(b) {
-        *z = Complex::new(centred(x, offset_a), centred(y, offset_b));
-    }
+    dispatch(|| {
+        for ((z, &x), &y) in out.iter_mut().zip(a).zip(b) {
+            *z = Complex::new(centred(x, offset_a), centred(y, offset_b));
+        }
+    });
 }
 
-#[inline]
+#[inline(always)]
 fn centred<S: Sample, T: Real>(value: S, offset: f64) -> T {
     if S::SMALL {
         // At most 17 bits: exact in f32, and four times as fast as going through f64.

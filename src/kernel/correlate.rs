@@ -7,13 +7,15 @@
 //!
 //! Both ways to the correlation (straight from the packed pair, or from stored spectra) go through the same `A` and
 //! `B` with the same roundings, so that their results are equal to the last bit.
+#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
 
 use num_complex::Complex;
 
 use crate::axes::ScanShape;
 use crate::kernel::real::Real;
+use crate::kernel::simd::dispatch;
 
-#[inline]
+#[inline(always)]
 fn spectra_of_pair<T: Real>(z: Complex<T>, mirrored: Complex<T>, half: T) -> (Complex<T>, Complex<T>) {
     let m = mirrored.conj();
     let (s, d) = (z + m, z - m);
@@ -21,7 +23,7 @@ fn spectra_of_pair<T: Real>(z: Complex<T>, mirrored: Complex<T>, half: T) -> (Co
 }
 
 /// `(A + iB) conj(G)`.
-#[inline]
+#[inline(always)]
 fn product<T: Real>(a: Complex<T>, b: Complex<T>, reference_conj: Complex<T>) -> Complex<T> {
     Complex::new(a.re - b.im, a.im + b.re) * reference_conj
 }
@@ -73,24 +75,69 @@ pub fn unpack<T: Real>(
 pub fn multiply_packed<T: Real>(packed: &mut [Complex<T>], reference_conj: &[Complex<T>], shape: ScanShape) {
     let (rows, cols) = (shape.rows, shape.cols);
     assert!(packed.len() == shape.len() && reference_conj.len() == shape.len(), "spectrum of a wrong size");
-    let half = T::round_from(0.5);
-    for c in 0..=cols / 2 {
-        let mc = (cols - c) % cols;
-        for r in 0..rows {
-            let mr = (rows - r) % rows;
-            let (k, m) = (c * rows + r, mc * rows + mr);
-            // Every pair of mirrored frequencies is visited once; a column that mirrors onto itself only half-way.
-            if mc == c && mr < r {
-                continue;
+    dispatch(|| {
+        for c in 0..=cols / 2 {
+            let mirrored = (cols - c) % cols;
+            let (at, at_mirrored) = (c * rows, mirrored * rows);
+            if mirrored == c {
+                multiply_own_mirror(&mut packed[at..at + rows], &reference_conj[at..at + rows]);
+            } else {
+                let (left, right) = packed.split_at_mut(at_mirrored);
+                let references = (&reference_conj[at..at + rows], &reference_conj[at_mirrored..at_mirrored + rows]);
+                multiply_mirrored(&mut left[at..at + rows], &mut right[..rows], references);
             }
-            let (zk, zm) = (packed[k], packed[m]);
-            let (ak, bk) = spectra_of_pair(zk, zm, half);
-            let (am, bm) = spectra_of_pair(zm, zk, half);
-            packed[k] = product(ak, bk, reference_conj[k]);
-            packed[m] = product(am, bm, reference_conj[m]);
         }
-    }
+    });
     packed[0] = Complex::default();
+}
+
+/// Two mirrored frequencies `k` and `m` of a packed pair, whose images' spectra hang together.
+#[inline(always)]
+fn multiply_two<T: Real>(k: &mut Complex<T>, m: &mut Complex<T>, reference: (Complex<T>, Complex<T>)) {
+    let half = T::round_from(0.5);
+    let (ak, bk) = spectra_of_pair(*k, *m, half);
+    let (am, bm) = spectra_of_pair(*m, *k, half);
+    *k = product(ak, bk, reference.0);
+    *m = product(am, bm, reference.1);
+}
+
+/// A frequency that is its own mirror image.
+#[inline(always)]
+fn multiply_one<T: Real>(z: &mut Complex<T>, reference: Complex<T>) {
+    let (a, b) = spectra_of_pair(*z, *z, T::round_from(0.5));
+    *z = product(a, b, reference);
+}
+
+/// A column and the one that it mirrors onto: row `r` meets row `rows - r`.
+#[inline(always)]
+fn multiply_mirrored<T: Real>(
+    column: &mut [Complex<T>],
+    mirrored: &mut [Complex<T>],
+    reference: (&[Complex<T>], &[Complex<T>]),
+) {
+    let (Some((k, column)), Some((m, mirrored))) = (column.split_first_mut(), mirrored.split_first_mut()) else {
+        return;
+    };
+    multiply_two(k, m, (reference.0[0], reference.1[0]));
+    let references = reference.0[1..].iter().zip(reference.1[1..].iter().rev());
+    for ((k, m), (gk, gm)) in column.iter_mut().zip(mirrored.iter_mut().rev()).zip(references) {
+        multiply_two(k, m, (*gk, *gm));
+    }
+}
+
+/// A column that mirrors onto itself.
+#[inline(always)]
+fn multiply_own_mirror<T: Real>(column: &mut [Complex<T>], reference: &[Complex<T>]) {
+    let rows = column.len();
+    multiply_one(&mut column[0], reference[0]);
+    let (upper, lower) = column.split_at_mut(rows / 2 + 1);
+    for r in 1..rows.div_ceil(2) {
+        let mirrored = rows - r;
+        multiply_two(&mut upper[r], &mut lower[mirrored - rows / 2 - 1], (reference[r], reference[mirrored]));
+    }
+    if rows.is_multiple_of(2) {
+        multiply_one(&mut upper[rows / 2], reference[rows / 2]);
+    }
 }
 
 /// Multiplies stored spectra (`[row, col]`) by the conjugate reference (transposed) into a packed pair (transposed).

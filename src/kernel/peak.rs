@@ -5,6 +5,7 @@ use num_complex::Complex;
 use crate::axes::ScanShape;
 use crate::kernel::correlate::Normalisation;
 use crate::kernel::real::Real;
+use crate::kernel::simd::dispatch;
 
 /// The peak of one detector pixel's correlation.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -32,7 +33,7 @@ pub struct Peak {
 /// When `image` does not have the shape's length.
 pub fn find_pair<T: Real>(image: &[Complex<T>], shape: ScanShape, norms: [&Normalisation; 2]) -> [Peak; 2] {
     assert_eq!(image.len(), shape.len(), "correlation of a wrong size");
-    let extremes = extremes(image, shape);
+    let extremes = dispatch(|| extremes(image, shape));
     std::array::from_fn(|part| {
         let value = |r: usize, c: usize| {
             let z = image[r * shape.cols + c];
@@ -50,6 +51,8 @@ struct Extremes<T> {
 }
 
 /// One pass over the array; rows in shifted order, so that the first of equal values is found.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
 fn extremes<T: Real>(image: &[Complex<T>], shape: ScanShape) -> [Extremes<T>; 2] {
     const LANES: usize = 8;
     let unshifted = |i: usize| (i + shape.rows - shape.rows / 2) % shape.rows;

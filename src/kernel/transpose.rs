@@ -1,6 +1,10 @@
 //! Transposes: of images between transforms, and of frames into the pixel-major stack (the corner turn).
+#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
+
+use std::ops::Range;
 
 use crate::axes::{Crop, DetShape, Sample};
+use crate::kernel::simd::dispatch;
 
 /// `out[c][r] = input[r][c]` for a `rows` × `cols` input, block by block so that both sides stay in the cache.
 ///
@@ -42,14 +46,14 @@ pub struct RawFrames<'a> {
 
 impl<'a> RawFrames<'a> {
     /// Bytes of the samples `[first, first + count)` of one frame.
-    #[inline]
+    #[inline(always)]
     fn run<S: Sample>(&self, frame: usize, first: usize, count: usize) -> &'a [u8] {
         let start = self.offset + frame * self.stride + first * size_of::<S>();
         &self.bytes[start..start + count * size_of::<S>()]
     }
 }
 
-#[inline]
+#[inline(always)]
 fn load<S: Sample>(bytes: &[u8], swap: bool) -> S {
     let value: S = bytemuck::pod_read_unaligned(bytes);
     if swap { value.swap_bytes() } else { value }
@@ -64,45 +68,117 @@ pub struct BadSamples {
     pub first_frame: Option<usize>,
 }
 
+/// Detector pixels that are gathered side by side: of two-byte samples, a cache line of every frame.
+const PIXELS: usize = 32;
+/// Frames that are gathered of each.
+const FRAMES: usize = 64;
+
 /// The corner turn of one block: crops every frame and writes it pixel by pixel.
 ///
 /// `out` holds the crop's pixels in C order, `line` samples each; frame `f` of the block goes to position
 /// `start + f` of every pixel's line. NaN and infinity become zero.
 ///
-/// Runs of 16 detector pixels × 64 frames are gathered in a small buffer first, because writing single samples at a
+/// Runs of 32 detector pixels × 64 frames are gathered in a small buffer first, because writing single samples at a
 /// stride of `line` would touch a new cache line for each.
 ///
 /// # Panics
 /// When `out` is not `crop pixels * line` long or the frames do not fit in a line.
 pub fn turn<S: Sample>(frames: &RawFrames<'_>, crop: Crop, out: &mut [S], line: usize, start: usize) {
-    const PIXELS: usize = 16;
-    const FRAMES: usize = 64;
     let shape = crop.shape();
     assert_eq!(out.len(), shape.len() * line, "stack block of a wrong size");
     assert!(start + frames.frames <= line, "frames beyond the end of a line");
-    let mut cell = [[S::default(); FRAMES]; PIXELS];
-    for f0 in (0..frames.frames).step_by(FRAMES) {
-        let count = FRAMES.min(frames.frames - f0);
-        for row in 0..shape.rows {
-            for c0 in (0..shape.cols).step_by(PIXELS) {
-                let width = PIXELS.min(shape.cols - c0);
-                let first = (crop.row0 + row) * frames.det.cols + crop.col0 + c0;
-                for f in 0..count {
-                    let run = frames.run::<S>(f0 + f, first, width);
-                    for (samples, bytes) in cell.iter_mut().zip(run.chunks_exact(size_of::<S>())) {
-                        samples[f] = load(bytes, frames.swap);
+    dispatch(|| {
+        let mut cell = Cell::default();
+        for f0 in (0..frames.frames).step_by(FRAMES) {
+            let count = FRAMES.min(frames.frames - f0);
+            for row in 0..shape.rows {
+                for c0 in (0..shape.cols).step_by(PIXELS) {
+                    let width = PIXELS.min(shape.cols - c0);
+                    let first = (crop.row0 + row) * frames.det.cols + crop.col0 + c0;
+                    if size_of::<S>() == 2 {
+                        cell.gather_pairs::<S>(frames, f0..f0 + count, first, width);
+                    } else {
+                        cell.gather::<S>(frames, f0..f0 + count, first, width);
                     }
-                }
-                for (p, samples) in cell.iter_mut().enumerate().take(width) {
-                    let at = (row * shape.cols + c0 + p) * line + start + f0;
-                    if S::DTYPE.is_float() {
-                        samples[..count].iter_mut().filter(|s| !s.is_finite()).for_each(|s| *s = S::default());
+                    for p in 0..width {
+                        let at = (row * shape.cols + c0 + p) * line + start + f0;
+                        let samples = &mut cell.line_mut::<S>(p)[..count];
+                        if S::DTYPE.is_float() {
+                            samples.iter_mut().filter(|s| !s.is_finite()).for_each(|s| *s = S::default());
+                        }
+                        out[at..at + count].copy_from_slice(samples);
                     }
-                    out[at..at + count].copy_from_slice(&samples[..count]);
                 }
             }
         }
+    });
+}
+
+/// A few frames of a few detector pixels, pixel by pixel, for samples of any type.
+struct Cell([[u64; FRAMES]; PIXELS]);
+
+impl Default for Cell {
+    fn default() -> Self {
+        Self([[0; FRAMES]; PIXELS])
     }
+}
+
+impl Cell {
+    #[inline(always)]
+    fn line_mut<S: Sample>(&mut self, pixel: usize) -> &mut [S] {
+        bytemuck::cast_slice_mut(&mut self.0[pixel])
+    }
+
+    /// Sample by sample.
+    #[inline(always)]
+    fn gather<S: Sample>(&mut self, frames: &RawFrames<'_>, range: Range<usize>, first: usize, width: usize) {
+        for (f, frame) in range.enumerate() {
+            let run = frames.run::<S>(frame, first, width);
+            for (p, bytes) in run.chunks_exact(size_of::<S>()).enumerate() {
+                self.line_mut::<S>(p)[f] = load(bytes, frames.swap);
+            }
+        }
+    }
+
+    /// Samples of two bytes: four frames at a time, two pixels in one number, so that the exchange is done by shifts of
+    /// whole registers and every store carries four frames.
+    #[inline(always)]
+    fn gather_pairs<S: Sample>(&mut self, frames: &RawFrames<'_>, range: Range<usize>, first: usize, width: usize) {
+        let end = range.end;
+        for (quad, f0) in range.step_by(4).enumerate() {
+            let [a, b, c, d]: [Pairs; 4] = std::array::from_fn(|i| {
+                // Beyond the last frame anything will do: it is not copied.
+                let bytes = frames.run::<S>((f0 + i).min(end - 1), first, width);
+                pairs(bytes, frames.swap)
+            });
+            for i in 0..PIXELS / 2 {
+                let even = [(a[i] & 0xFFFF) | (b[i] << 16), (c[i] & 0xFFFF) | (d[i] << 16)];
+                let odd = [(a[i] >> 16) | (b[i] & 0xFFFF_0000), (c[i] >> 16) | (d[i] & 0xFFFF_0000)];
+                self.0[2 * i][quad] = u64::from(even[0]) | u64::from(even[1]) << 32;
+                self.0[2 * i + 1][quad] = u64::from(odd[0]) | u64::from(odd[1]) << 32;
+            }
+        }
+    }
+}
+
+/// Two neighbouring pixels in each number, the first in the lower half.
+type Pairs = [u32; PIXELS / 2];
+
+#[inline(always)]
+fn pairs(bytes: &[u8], swap: bool) -> Pairs {
+    let mut run = [0u8; 2 * PIXELS];
+    if let Ok(whole) = <&[u8; 2 * PIXELS]>::try_from(bytes) {
+        run = *whole;
+    } else {
+        run[..bytes.len()].copy_from_slice(bytes);
+    }
+    let mut pairs: Pairs = bytemuck::pod_read_unaligned(&run);
+    if swap {
+        for pair in &mut pairs {
+            *pair = (*pair & 0x00FF_00FF) << 8 | (*pair >> 8) & 0x00FF_00FF;
+        }
+    }
+    pairs
 }
 
 /// A sum that keeps what rounding takes from it (two-sum, Knuth 1969), so that its value is the same in whichever
@@ -116,7 +192,7 @@ pub struct Sum {
 
 impl Sum {
     /// Adds one number.
-    #[inline]
+    #[inline(always)]
     pub fn add(&mut self, value: f64) {
         let sum = self.high + value;
         let added = sum - self.high;
@@ -146,17 +222,7 @@ pub fn sum_frames<S: Sample>(frames: &RawFrames<'_>, sums: &mut [Sum], small: &m
     assert_eq!(sums.len(), pixels, "sum of a wrong size");
     let mut bad = BadSamples::default();
     if S::SMALL {
-        // 32 767 frames of 16-bit counts are the most that an i32 holds.
-        for f0 in (0..frames.frames).step_by(32_767) {
-            small.clear();
-            small.resize(pixels, 0);
-            for f in f0..(f0 + 32_767).min(frames.frames) {
-                for (sum, bytes) in small.iter_mut().zip(frames.run::<S>(f, 0, pixels).chunks_exact(size_of::<S>())) {
-                    *sum += load::<S>(bytes, frames.swap).to_i32();
-                }
-            }
-            sums.iter_mut().zip(&*small).for_each(|(sum, &part)| sum.add(f64::from(part)));
-        }
+        dispatch(|| sum_small::<S>(frames, sums, small));
         return bad;
     }
     for f in 0..frames.frames {
@@ -177,15 +243,36 @@ pub fn sum_frames<S: Sample>(frames: &RawFrames<'_>, sums: &mut [Sum], small: &m
     bad
 }
 
+/// Integers of up to 16 bits: of 32 767 frames the sum fits in an `i32`.
+#[inline(always)]
+fn sum_small<S: Sample>(frames: &RawFrames<'_>, sums: &mut [Sum], small: &mut Vec<i32>) {
+    let pixels = sums.len();
+    for f0 in (0..frames.frames).step_by(32_767) {
+        small.clear();
+        small.resize(pixels, 0);
+        for f in f0..(f0 + 32_767).min(frames.frames) {
+            let samples = frames.run::<S>(f, 0, pixels).chunks_exact(size_of::<S>());
+            if frames.swap {
+                small.iter_mut().zip(samples).for_each(|(sum, bytes)| *sum += load::<S>(bytes, true).to_i32());
+            } else {
+                small.iter_mut().zip(samples).for_each(|(sum, bytes)| *sum += load::<S>(bytes, false).to_i32());
+            }
+        }
+        sums.iter_mut().zip(&*small).for_each(|(sum, &part)| sum.add(f64::from(part)));
+    }
+}
+
 /// The sum of the squares of finite samples: exact for integers of up to 16 bits.
 pub fn square_sum<S: Sample>(samples: &[S]) -> Sum {
     let mut sum = Sum::default();
     if S::SMALL {
         // Squares of 16 bits fill 32; of 2²⁰ of them the sum is still a whole number of an f64.
-        for part in samples.chunks(1 << 20) {
-            let squares = part.iter().map(|s| u64::from(s.to_i32().unsigned_abs().wrapping_pow(2)));
-            sum.add(squares.sum::<u64>() as f64);
-        }
+        dispatch(|| {
+            for part in samples.chunks(1 << 20) {
+                let squares = part.iter().map(|s| u64::from(s.to_i32().unsigned_abs().wrapping_pow(2)));
+                sum.add(squares.sum::<u64>() as f64);
+            }
+        });
     } else {
         samples.iter().map(|s| s.to_f64()).for_each(|v| sum.add(v * v));
     }
@@ -246,6 +333,42 @@ mod tests {
             for (p, sum) in sums.iter().enumerate() {
                 prop_assert_eq!(sum.value(), (0..frames).map(|f| f64::from(value(f, p))).sum::<f64>());
             }
+        }
+    }
+
+    /// Whatever the type, the samples arrive with the same bits.
+    fn turned_as_the_naive_twin<S: Sample>(value: impl Fn(usize, usize) -> S, swap: bool) {
+        let (frames, det) = (71, DetShape::new(3, 75));
+        let crop = Crop { row0: 1, row1: 3, col0: 2, col1: 71 };
+        let of = |f: usize, p: usize| if swap { value(f, p).swap_bytes() } else { value(f, p) };
+        let samples: Vec<S> = (0..frames * det.len()).map(|i| of(i / det.len(), i % det.len())).collect();
+        let raw = RawFrames {
+            bytes: bytemuck::cast_slice(&samples),
+            offset: 0,
+            stride: det.len() * size_of::<S>(),
+            frames,
+            det,
+            swap,
+        };
+        let mut out = vec![S::default(); crop.shape().len() * frames];
+        turn(&raw, crop, &mut out, frames, 0);
+        for (p, line) in out.chunks_exact(frames).enumerate() {
+            let pixel = (crop.row0 + p / crop.shape().cols) * det.cols + crop.col0 + p % crop.shape().cols;
+            for (f, sample) in line.iter().enumerate() {
+                assert!(*sample == value(f, pixel), "{} frame {f} pixel {pixel}", S::DTYPE);
+            }
+        }
+    }
+
+    #[test]
+    fn samples_of_every_size_are_turned() {
+        for swap in [false, true] {
+            turned_as_the_naive_twin(|f, p| (f * 131 + p * 7) as u8, swap);
+            turned_as_the_naive_twin(|f, p| (f * 131 + p * 7) as i16, swap);
+            turned_as_the_naive_twin(|f, p| (f * 13_100 + p * 7) as u32, swap);
+            turned_as_the_naive_twin(|f, p| (f << 40) as u64 + p as u64, swap);
+            turned_as_the_naive_twin(|f, p| f as f32 - p as f32 / 3.0, swap);
+            turned_as_the_naive_twin(|f, p| f as f64 - p as f64 / 3.0, swap);
         }
     }
 

@@ -63,7 +63,7 @@ pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedS
         let cache = ctx.cache();
         let spec = stack_spec(info.scan, crop.shape(), geometry.slab_rows, info.dtype);
         cache.group().remove("stack")?;
-        ChunkedArray::create(cache.group(), spec)?
+        ChunkedArray::create(cache.group(), spec)?.keeping_pages()
     };
     let mut totals = Totals::zero(&geometry);
     let (slabs, charge) = run_graph(ctx, source, geometry, &array, &mut totals)?;
@@ -123,19 +123,20 @@ fn run_graph(
     let raw = Pool::new(ctx.budget, "reading frames", plan.read_buffers, source.block_bytes(plan.read_frames))?;
     let sum_bytes = Totals::len(&geometry) * size_of::<Sum>();
     // A block's sums live on while it waits for an earlier one.
-    let sums = Pool::new(ctx.budget, "sums over frames", plan.read_buffers + plan.queue + 1, sum_bytes)?;
+    let sums = Pool::new(ctx.budget, "sums over frames", plan.sum_buffers(), sum_bytes)?;
     let blocks_are_slabs = plan.read_frames >= geometry.line();
     let part_buffers = if blocks_are_slabs { 1 } else { plan.read_buffers };
     let parts = Pool::new(ctx.budget, "turning frames", part_buffers, part_bytes)?;
-    let (maker, charge) = slab_maker(ctx, geometry, array)?;
+    let (maker, charge) = slab_maker(ctx, geometry)?;
     let mut kept: Vec<Option<Arc<AlignedBytes>>> = vec![None; geometry.slabs];
     source.begin_pass(pushes_others_out(ctx));
 
     ctx.progress.begin("corner turn", (geometry.scan.len() * geometry.frame_bytes()) as u64);
     let mut graph = Graph::new("corner turn", ctx.cancel);
-    let jobs = graph.source("cut", plan.queue, Cut { source, geometry, frames: plan.read_frames, raw, sums });
+    // A block that waits to be read holds a buffer in vain: one is enough.
+    let jobs = graph.source("cut", 1, Cut { source, geometry, frames: plan.read_frames, raw, sums });
     let raw_blocks = graph.stage("read", HANDS, plan.queue, jobs, || Read { source, geometry });
-    let turned = graph.stage("turn", plan.workers, plan.queue, raw_blocks, || Turn {
+    let turned = graph.stage("turn", plan.turn_workers, plan.queue, raw_blocks, || Turn {
         geometry,
         slabs: maker.clone(),
         parts: parts.clone(),
@@ -159,24 +160,16 @@ fn run_graph(
     Ok((slabs, charge))
 }
 
-/// Slabs that stay in memory if the plan says so and the page cache cannot do it as well.
-fn slab_maker(ctx: &RunContext<'_>, geometry: Geometry, array: &ChunkedArray) -> Result<(SlabMaker, Option<Charge>)> {
+/// Slabs that stay in memory, or that are only written.
+fn slab_maker(ctx: &RunContext<'_>, geometry: Geometry) -> Result<(SlabMaker, Option<Charge>)> {
     let plan = ctx.plan;
-    if plan.in_memory && !(array.is_mapped() && page_cache_holds(ctx)) {
+    if plan.in_memory && !plan.page_cache {
         let stack_bytes = geometry.slab_bytes() as u64 * geometry.slabs as u64;
         let charge = ctx.budget.charge(stack_bytes, "the cropped stack")?;
         return Ok((SlabMaker::Memory(geometry.slab_bytes()), Some(charge)));
     }
     let pool = Pool::new(ctx.budget, "slabs of the stack", plan.slab_buffers, geometry.slab_bytes())?;
     Ok((SlabMaker::Written(pool), None))
-}
-
-/// Whether everything that this run reads and writes fits in the free memory twice, so that the system has no reason to
-/// give up pages of the stack. In a control group it has to.
-fn page_cache_holds(ctx: &RunContext<'_>) -> bool {
-    let free = memory::available();
-    let disk = &ctx.plan.disk_cost;
-    !free.from_cgroup && (disk.source + disk.cache() + disk.hdf5).saturating_mul(2) <= free.bytes
 }
 
 /// Whether the source's pages would push everything else out of the page cache.

@@ -1,7 +1,10 @@
 //! The cropped, pixel-major stack: in memory, or mapped from the cache.
 
+mod ahead;
+
 use std::sync::Arc;
 
+use self::ahead::ReadAhead;
 use crate::axes::{Crop, DType, DetShape, Image, Sample, ScanShape};
 use crate::error::{Error, Result};
 use crate::memory::Charge;
@@ -27,7 +30,7 @@ pub struct Stack {
 #[derive(Debug)]
 enum Slabs {
     Memory { slabs: Vec<Arc<AlignedBytes>>, _charge: Charge },
-    Disk(Vec<ChunkBytes>),
+    Disk { chunks: Vec<ChunkBytes>, ahead: ReadAhead },
 }
 
 impl Stack {
@@ -53,8 +56,11 @@ impl Stack {
         if *spec != stack_spec(scan, crop, slab_rows, dtype) {
             return Err(Error::cache(group.path(), "its stack has an unexpected shape"));
         }
-        let slabs = (0..scan.rows.div_ceil(slab_rows)).map(|i| array.chunk(&[i, 0, 0, 0])).collect::<Result<_>>()?;
-        Ok(Self { slabs: Slabs::Disk(slabs), dtype, scan, line: slab_rows * scan.cols })
+        let chunks = (0..scan.rows.div_ceil(slab_rows))
+            .map(|i| array.chunk(&[i, 0, 0, 0]).inspect(ChunkBytes::read_as_announced))
+            .collect::<Result<_>>()?;
+        let ahead = ReadAhead::new(crop.len(), scan.len() * dtype.size());
+        Ok(Self { slabs: Slabs::Disk { chunks, ahead }, dtype, scan, line: slab_rows * scan.cols })
     }
 
     /// Type of the samples.
@@ -70,8 +76,16 @@ impl Stack {
     fn slab(&self, index: usize) -> &[u8] {
         match &self.slabs {
             Slabs::Memory { slabs, .. } => &slabs[index],
-            Slabs::Disk(chunks) => chunks[index].bytes(),
+            Slabs::Disk { chunks, .. } => chunks[index].bytes(),
         }
+    }
+
+    /// Has the system fetch this image, and those after it when one after the other is asked for.
+    fn announce(&self, pixel: usize) {
+        let Slabs::Disk { chunks, ahead } = &self.slabs else { return };
+        let Some(pixels) = ahead.of(pixel) else { return };
+        let line = self.line * self.dtype.size();
+        chunks.iter().for_each(|chunk| chunk.will_read(pixels.start * line..pixels.end * line));
     }
 
     /// Copies the image of one detector pixel (`[scan row, scan col]`).
@@ -81,6 +95,7 @@ impl Stack {
     pub fn copy_image<S: Sample>(&self, pixel: usize, out: &mut [S]) {
         assert_eq!(S::DTYPE, self.dtype, "stack of another type");
         assert_eq!(out.len(), self.scan.len(), "image of a wrong size");
+        self.announce(pixel);
         for (index, piece) in out.chunks_mut(self.line).enumerate() {
             let samples: &[S] = bytemuck::cast_slice(self.slab(index));
             piece.copy_from_slice(&samples[pixel * self.line..pixel * self.line + piece.len()]);

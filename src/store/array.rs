@@ -232,6 +232,8 @@ pub struct ChunkedArray {
     map: bool,
     /// In a control group: how much may wait for the disk.
     window: Option<u64>,
+    /// Whether pages stay in the page cache after they were brought to the disk.
+    keep_pages: bool,
 }
 
 impl ChunkedArray {
@@ -280,7 +282,19 @@ impl ChunkedArray {
     }
 
     fn at(group: &Group, spec: ArraySpec) -> Self {
-        Self { folder: group.path.join(&spec.name), map: group.io.map, window: group.io.window, spec }
+        Self {
+            folder: group.path.join(&spec.name),
+            map: group.io.map,
+            window: group.io.window,
+            keep_pages: false,
+            spec,
+        }
+    }
+
+    /// The same array for one whose chunks are read again soon: their pages stay in memory as long as nobody needs it.
+    #[must_use]
+    pub fn keeping_pages(self) -> Self {
+        Self { keep_pages: true, ..self }
     }
 
     fn spec_from(name: &str, metadata: &Value) -> Option<ArraySpec> {
@@ -352,7 +366,7 @@ impl ChunkedArray {
                 waiting += piece.len() as u64;
                 let last = (i + 1) * piece_bytes >= bytes.len();
                 if self.window.is_some_and(|window| waiting >= window || last) {
-                    write_out(file)?;
+                    if self.keep_pages { file.sync_data() } else { write_out(file) }?;
                     waiting = 0;
                 }
             }

@@ -1,10 +1,11 @@
 //! The bytes of one stored chunk: mapped, or read where maps are not to be trusted.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use memmap2::Mmap;
+use memmap2::{Advice, Mmap};
 
 use crate::error::{Error, Result};
 use crate::store::mmap;
@@ -48,6 +49,20 @@ impl ChunkBytes {
         match &self.0 {
             Bytes::Mapped(map) => map,
             Bytes::Read { words, len } => &bytemuck::cast_slice(words)[..*len],
+        }
+    }
+
+    /// Has the system fetch a range of bytes in the background. A hint: where it is not understood, nothing happens.
+    pub fn will_read(&self, range: Range<usize>) {
+        let Bytes::Mapped(map) = &self.0 else { return };
+        let range = range.start.min(map.len())..range.end.min(map.len());
+        let _ = map.advise_range(Advice::WillNeed, range.start, range.len());
+    }
+
+    /// Says that nothing is read but what [`will_read`](Self::will_read) announces.
+    pub fn read_as_announced(&self) {
+        if let Bytes::Mapped(map) = &self.0 {
+            let _ = map.advise(Advice::Random);
         }
     }
 

@@ -30,6 +30,9 @@ pub(super) struct Job {
     sums: Pooled,
 }
 
+/// Blocks that the system fetches beyond the one that is read.
+const AHEAD: usize = 3;
+
 /// Cuts the scan into blocks and asks the system to fetch them ahead of the readers.
 pub(super) struct Cut<'a> {
     pub(super) source: &'a dyn FrameSource,
@@ -44,6 +47,8 @@ impl Block for Cut<'_> {
     type Out = Job;
 
     fn work(&mut self, (): (), out: &mut Emitter<'_, Job>) -> Result<()> {
+        let all = self.geometry.scan.len();
+        let (mut announced, ahead) = (0, AHEAD * self.frames);
         let mut place = Place { id: 0, slab: 0, start: 0, frames: 0, first_frame: 0 };
         for slab in 0..self.geometry.slabs {
             let in_slab = self.geometry.frames_in(slab);
@@ -51,7 +56,9 @@ impl Block for Cut<'_> {
             while start < in_slab {
                 place = Place { slab, start, frames: self.frames.min(in_slab - start), ..place };
                 let job = Job { place, frames: out.take(&self.raw)?, sums: out.take(&self.sums)? };
-                self.source.will_read(place.first_frame, place.frames);
+                let until = (place.first_frame + place.frames + ahead).min(all);
+                self.source.will_read(announced, until - announced);
+                announced = until;
                 out.count_bytes((place.frames * self.geometry.frame_bytes()) as u64);
                 out.send(job)?;
                 start += place.frames;
