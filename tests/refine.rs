@@ -12,7 +12,7 @@ use stemstream::cache::{Step, WorkingCache};
 use stemstream::config::Config;
 use stemstream::memory::MemoryBudget;
 use stemstream::pipeline::Workers;
-use stemstream::plan::{Plan, Request};
+use stemstream::plan::{Around, Exports, Plan, Request};
 use stemstream::progress::{CancelToken, Silent};
 use stemstream::session::Session;
 use stemstream::simulate::{SimulationSpec, simulate};

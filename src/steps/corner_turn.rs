@@ -78,7 +78,7 @@ pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedS
         Some(charge) => Stack::in_memory(slabs, charge, (info.dtype, info.scan, geometry.slab_rows)),
         None => Stack::open(ctx.cache().group(), info.scan, crop.shape())?,
     };
-    let central_image = image_of(&stack, central_pixel(crop.shape()));
+    let central_image = image_of(&stack, central_pixel(crop.shape()))?;
     let bad_pixels = look_for_bad_pixels(ctx, &detected.disk, &mean_pattern, totals.squares())?;
     let mut cache = ctx.cache();
     cache.group().write_image("mean_pattern", &mean_pattern, ["det_row", "det_col"])?;

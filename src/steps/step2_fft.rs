@@ -159,7 +159,7 @@ where
         let mut sums = Vec::with_capacity(tile.pixels().div_ceil(2));
         for pair in tile.pairs(self.crop) {
             out.check()?;
-            let pair_sums = engine.load(stack, pair);
+            let pair_sums = engine.load(stack, pair)?;
             let (a, b) = pair_places(numbers, pair, n);
             engine.spectra(&pair_sums, a, b);
             sums.push(pair_sums);

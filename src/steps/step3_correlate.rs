@@ -127,7 +127,7 @@ impl<T: Real> Block for AlignBlock<'_, T> {
         let mut rows = Vec::with_capacity(tile.pixels());
         for pair in tile.pairs(self.crop) {
             out.check()?;
-            let sums = engine.load(self.stack, pair);
+            let sums = engine.load(self.stack, pair)?;
             let peaks = engine.correlate_loaded(self.reference, &sums);
             rows.extend(peaks[..=usize::from(pair.both)].iter().map(peak_row));
         }

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use crate::axes::{DType, ScanShape};
     use crate::config::{Mode, PlanConfig, Precision};
-    use crate::plan::Request;
+    use crate::plan::{Around, Exports, Request};
 
     #[test]
     fn tiles_cover_the_crop_once_and_pairs_do_not_depend_on_them() {

@@ -15,6 +15,7 @@ use crate::axes::{DType, Image};
 use crate::error::{Error, Result};
 use crate::memory::write_window;
 use crate::store::chunk_bytes::ChunkBytes;
+use crate::store::chunk_source::ChunkSource;
 use crate::store::file::{atomic_write, create_folder, is_network, remove_folder, write_out};
 
 /// Bytes of one write call: large enough for the disk, small enough that an interrupt is noticed soon.
@@ -401,6 +402,14 @@ impl ChunkedArray {
     /// [`Cache`](crate::error::ErrorKind::Cache) when it is missing or has a wrong length.
     pub fn chunk(&self, index: &[usize]) -> Result<ChunkBytes> {
         ChunkBytes::open(&self.chunk_path(index), self.spec.chunk_bytes(), self.map)
+    }
+
+    /// One chunk for reading piece by piece; a file that is not mapped stays open where `keep_open` says so.
+    ///
+    /// # Errors
+    /// As [`chunk`](Self::chunk).
+    pub fn chunk_source(&self, index: &[usize], keep_open: bool) -> Result<ChunkSource> {
+        ChunkSource::open(&self.chunk_path(index), self.spec.chunk_bytes(), self.map, keep_open)
     }
 }
 

@@ -8,12 +8,14 @@
 
 mod array;
 mod chunk_bytes;
+mod chunk_source;
 mod file;
 mod mmap;
 mod rates;
 
 pub use array::{ArraySpec, ChunkedArray, Group, Io, StoredType};
 pub use chunk_bytes::ChunkBytes;
+pub use chunk_source::ChunkSource;
 pub use file::{
     atomic_write, create_folder, device, disk_usage, free_disk, is_network, local_scratch, network_kind, remove_folder,
     sync_chunk, write_out_path,

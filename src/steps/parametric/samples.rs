@@ -189,7 +189,7 @@ fn each_spectrum<R: Send>(
                 let mut out = Vec::with_capacity(2 * pairs.len());
                 for (pair, both) in pairs {
                     ctx.cancel.check()?;
-                    let spectrum = engine.load_windowed(stack, *pair, window);
+                    let spectrum = engine.load_windowed(stack, *pair, window)?;
                     let pick = |i: usize, m: usize, second: bool| {
                         let (z, w) = (spectrum[i], spectrum[m].conj());
                         if second {

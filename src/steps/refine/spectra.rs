@@ -205,17 +205,18 @@ impl Reader<'_> {
         let mut rows = out.chunks_exact_mut(bins.len().max(1));
         for pair in pairs {
             self.ctx.cancel.check()?;
-            let spectrum = engine.load_windowed(self.stack, *pair, &self.window);
+            let spectrum = engine.load_windowed(self.stack, *pair, &self.window)?;
             // Two real images travel as one complex one; their spectra are its even and odd parts.
-            let mut fill = |pixel: usize, part: &dyn Fn(Complex<f32>, Complex<f32>) -> Complex<f32>| {
-                let scale = self.over_mean(pixel, &mut samples);
+            let mut fill = |pixel: usize, part: &dyn Fn(Complex<f32>, Complex<f32>) -> Complex<f32>| -> Result<()> {
+                let scale = self.over_mean(pixel, &mut samples)?;
                 for (z, bin) in rows.next().into_iter().flatten().zip(bins) {
                     *z = part(spectrum[bin.at], spectrum[bin.mirror].conj()) * scale;
                 }
+                Ok(())
             };
-            fill(pair.pixel, &|z, w| (z + w) * 0.5);
+            fill(pair.pixel, &|z, w| (z + w) * 0.5)?;
             if pair.both {
-                fill(pair.pixel + 1, &|z, w| Complex::new((z - w).im * 0.5, -(z - w).re * 0.5));
+                fill(pair.pixel + 1, &|z, w| Complex::new((z - w).im * 0.5, -(z - w).re * 0.5))?;
             }
             self.ctx.progress.advance((1 + u64::from(pair.both)) * self.ctx.scan.len() as u64);
         }
@@ -223,14 +224,14 @@ impl Reader<'_> {
     }
 
     /// One over the mean of an image; 0 when that is not a positive number.
-    fn over_mean(&self, pixel: usize, samples: &mut AlignedBytes) -> f32 {
+    fn over_mean(&self, pixel: usize, samples: &mut AlignedBytes) -> Result<f32> {
         let sum = with_sample_type!(self.stack.dtype(), S => {
             let samples = samples.cast_mut::<S>();
-            self.stack.copy_image(pixel, samples);
+            self.stack.copy_image(pixel, samples)?;
             pixel_sums(samples).sum
         });
         let mean = sum / self.ctx.scan.len() as f64;
-        if mean > 0.0 && mean.is_finite() { (1.0 / mean) as f32 } else { 0.0 }
+        Ok(if mean > 0.0 && mean.is_finite() { (1.0 / mean) as f32 } else { 0.0 })
     }
 }
 
