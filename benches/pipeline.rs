@@ -1,5 +1,5 @@
-//! How fast whole runs are: the corner turn alone, and a run in lean and in documented mode, from a file that the
-//! system holds in its cache. Bytes are those of the source's samples.
+//! How fast whole runs are: the corner turn alone, and runs in lean and in documented mode and of the classic method,
+//! from a file that the system holds in its cache. Bytes are those of the source's samples.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -54,13 +54,15 @@ fn runs(c: &mut Criterion) {
         group.sample_size(10).throughput(Throughput::Bytes((spec.scan.len() * spec.det.len() * 2) as u64));
         group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
         let name = format!("{} of {}", spec.scan, spec.det);
+        let (lean, documented, classic) = ("run.mode=lean", "run.mode=documented", "align.method=classic");
         for (what, target, settings) in [
-            ("corner turn", Step::Stack, "run.mode=lean"),
-            ("lean run", Step::Reconstruct, "run.mode=lean"),
-            ("documented run", Step::Reconstruct, "run.mode=documented"),
+            ("corner turn", Step::Stack, &[lean][..]),
+            ("lean run", Step::Reconstruct, &[lean]),
+            ("documented run", Step::Reconstruct, &[documented]),
+            ("classic lean run", Step::Reconstruct, &[lean, classic]),
         ] {
             group.bench_function(BenchmarkId::new(what, &name), |b| {
-                b.iter_custom(|times| (0..times).map(|_| run(&input, folder.path(), target, &[settings]).0).sum());
+                b.iter_custom(|times| (0..times).map(|_| run(&input, folder.path(), target, settings).0).sum());
             });
         }
         group.finish();

@@ -56,6 +56,8 @@ pub struct StepRates {
     pub align_lean: f64,
     /// Alignment in documented mode (bigFT and correlations are written), seconds for each sample.
     pub align_documented: f64,
+    /// Exports with the HDF5 cache of documented mode, seconds for each sample.
+    pub export_hdf5: f64,
     /// The passes of the fit over the stack, seconds for each sample inside the disk.
     pub fit: f64,
     /// The search of the fit, which works on a bounded number of spectra, seconds.
@@ -68,7 +70,7 @@ pub struct StepRates {
     pub merge: f64,
     /// The classic method's deposit, seconds for each sample that takes part.
     pub deposit: f64,
-    /// Everything behind the last sample that does not grow with the scan (maps, half-sets, exports), seconds.
+    /// Maps, pictures and exports without the HDF5 cache, and what no other rate covers, seconds.
     pub finish: f64,
 }
 

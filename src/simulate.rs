@@ -5,6 +5,7 @@
 //! counts for any number of threads: every frame draws from its own stream of random numbers. (Another kind of
 //! processor may round an expected intensity differently and so change a few counts.)
 
+mod fast;
 mod object;
 mod spec;
 
@@ -18,6 +19,7 @@ use crate::error::Result;
 use crate::kernel::aberrations::Term;
 use crate::kernel::forward::ForwardPlan;
 use crate::progress::{CancelToken, Progress};
+pub use fast::FastScan;
 use object::ObjectGeometry;
 pub use spec::{HotPixel, ObjectKind, SimulationSpec};
 

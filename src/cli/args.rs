@@ -41,6 +41,8 @@ pub(super) enum Command {
     Export(ExportArgs),
     /// Make a scan with known aberrations.
     Simulate(SimulateArgs),
+    /// Measure this machine, and how near a run comes to what it can do.
+    Bench(BenchArgs),
     /// Print the default configuration, every key with its meaning.
     Config,
     /// Print a completion script for a shell.
@@ -201,6 +203,10 @@ pub(super) struct SimulateArgs {
     /// What to simulate: small, low, rotated, medium or large.
     #[arg(long, default_value = "small")]
     pub(super) preset: String,
+    /// Make a scan of any size at the speed of the disk: of an object that repeats itself, of which one period is
+    /// simulated; every frame has its own noise. The detector is dark beyond 1.5 radii of the disk.
+    #[arg(long)]
+    pub(super) fast: bool,
     /// Seed of the random numbers.
     #[arg(long)]
     pub(super) seed: Option<u64>,
@@ -256,6 +262,29 @@ pub(super) struct SimulateArgs {
     /// Worker threads.
     #[arg(long, value_name = "N")]
     pub(super) workers: Option<usize>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct BenchArgs {
+    /// A scan to run on; without one, a scan is made. The scan's pages are dropped from memory first, and nothing is
+    /// written beside it.
+    #[arg(value_name = "INPUT")]
+    pub(super) input: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// Size of the scan that is made, and of the file that measures the disk (at most 1 GiB) [default: 512 MiB].
+    #[arg(long, value_name = "SIZE")]
+    pub(super) size: Option<ByteSize>,
+    /// A rough answer in a few seconds: 64 MiB, one run.
+    #[arg(long)]
+    pub(super) quick: bool,
+    /// Where a folder is made for everything that is written; it is deleted at the end [default: the system's folder for
+    /// temporary files].
+    #[arg(long, value_name = "DIR")]
+    pub(super) folder: Option<PathBuf>,
+    /// A JSON object on stdout.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 impl ConfigArgs {

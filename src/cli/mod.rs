@@ -51,6 +51,7 @@ fn dispatch(command: Command, talk: &Talk, cancel: &CancelToken) -> Result<u8> {
         Command::Cache(args) => c::cache::run(&args, talk)?,
         Command::Export(args) => c::export::run(&args, talk)?,
         Command::Simulate(args) => c::simulate::run(&args, talk, cancel)?,
+        Command::Bench(args) => c::bench::run(&args, talk, cancel)?,
         Command::Config => c::config::run(),
         Command::Completions { shell } => c::config::completions(shell),
     }

@@ -16,6 +16,7 @@ pub mod forward;
 pub mod merge;
 pub mod noise_floor;
 pub mod peak;
+pub mod poisson;
 pub mod real;
 pub mod ring;
 pub mod simd;

@@ -61,7 +61,7 @@ impl Timing {
             all.push(("image", per(s.deposit, self.deposited) * share));
         }
         if plan.disk_cost.hdf5 > 0 {
-            all.push(("HDF5 cache", if rates.write > 0.0 { plan.disk_cost.hdf5 as f64 / rates.write } else { 0.0 }));
+            all.push(("HDF5 cache", per(s.export_hdf5, self.samples)));
         }
         all.push(("results", s.finish));
         let missing = all.iter().filter(|(_, seconds)| *seconds <= 0.0).map(|(step, _)| *step).collect();

@@ -85,6 +85,39 @@ impl ObjectGeometry {
         grid.into_transmission()
     }
 
+    /// A film and particles that repeat themselves after the scan's own rows and columns, for ever: the scan that goes
+    /// on beyond the last row or column sees what it saw at the first.
+    pub(super) fn periodic_film(&self, spec: &SimulationSpec) -> Transmission {
+        let mut grid = PhaseGrid::new(self.rows, self.cols);
+        let area = TAU * (ATOM_SIGMA / self.pixel).powi(2);
+        let mut rng = ChaCha8Rng::seed_from_u64(spec.seed);
+        let half = spec.half_scan();
+        let cell = half.map(|half| 2.0 * half);
+        let copies = cell.map(|side| (self.pixel * self.middle[0].hypot(self.middle[1]) / side + 0.5).ceil() as i32);
+        let mut everywhere = |point: [f64; 2], weight: f64| {
+            for (a, b) in (-copies[0]..=copies[0]).flat_map(|a| (-copies[1]..=copies[1]).map(move |b| (a, b))) {
+                let copy = [point[0] + f64::from(a) * cell[0], point[1] + f64::from(b) * cell[1]];
+                let position = self.place(spec, copy);
+                if self.holds(position) {
+                    grid.deposit(position, weight);
+                }
+            }
+        };
+        for _ in 0..(FILM_DENSITY * cell[0] * cell[1]) as u64 {
+            let point = half.map(|half| rng.random_range(-half..half));
+            everywhere(point, FILM_PHASE * area * rng.random_range(0.7..1.3));
+        }
+        for lattice in particles(half, &mut rng) {
+            // Brought back into the cell, so that the copies around it fill the grid.
+            let inside = |x: f64, axis: usize| (x + half[axis]).rem_euclid(cell[axis]) - half[axis];
+            for site in lattice.sites() {
+                everywhere([inside(site[0], 0), inside(site[1], 1)], CRYSTAL_PHASE * area);
+            }
+        }
+        grid.blur(ATOM_SIGMA / self.pixel);
+        grid.into_transmission()
+    }
+
     /// A film of atoms over the whole grid and particles with square lattices within the scan.
     fn place_film(&self, spec: &SimulationSpec, area: f64, grid: &mut PhaseGrid) {
         let mut rng = ChaCha8Rng::seed_from_u64(spec.seed);
@@ -93,13 +126,8 @@ impl ObjectGeometry {
             let position = [rng.random_range(0.0..self.rows as f64), rng.random_range(0.0..self.cols as f64)];
             grid.deposit(position, FILM_PHASE * area * rng.random_range(0.7..1.3));
         }
-        let half = spec.half_scan();
-        let particles = (10.0 * half[0] * half[1] / (256.0 * 256.0)).max(4.0);
-        for _ in 0..particles as u64 {
-            let center = half.map(|half| rng.random_range(-0.9 * half..0.9 * half));
-            let (radius, spacing) = (rng.random_range(18.0..40.0), rng.random_range(3.2..6.0));
-            let angle_deg = rng.random_range(0.0..90.0f64);
-            self.place_lattice(spec, &Lattice { center, radius, spacing, angle_deg }, |_| true, area, grid);
+        for lattice in particles(spec.half_scan(), &mut rng) {
+            self.place_lattice(spec, &lattice, |_| true, area, grid);
         }
     }
 
@@ -111,15 +139,10 @@ impl ObjectGeometry {
         area: f64,
         grid: &mut PhaseGrid,
     ) {
-        let reach = (lattice.radius / lattice.spacing) as i32 + 1;
-        let angle = lattice.angle_deg.to_radians();
-        for (a, b) in (-reach..=reach).flat_map(|a| (-reach..=reach).map(move |b| (a, b))) {
-            let site = rotate([f64::from(a) * lattice.spacing, f64::from(b) * lattice.spacing], angle);
-            if site[0].hypot(site[1]) < lattice.radius {
-                let position = self.place(spec, [site[0] + lattice.center[0], site[1] + lattice.center[1]]);
-                if keep(position) {
-                    grid.deposit(position, CRYSTAL_PHASE * area);
-                }
+        for site in lattice.sites() {
+            let position = self.place(spec, site);
+            if keep(position) {
+                grid.deposit(position, CRYSTAL_PHASE * area);
             }
         }
     }
@@ -136,6 +159,30 @@ struct Lattice {
     radius: f64,
     spacing: f64,
     angle_deg: f64,
+}
+
+impl Lattice {
+    /// Where its atoms are.
+    fn sites(&self) -> impl Iterator<Item = [f64; 2]> {
+        let reach = (self.radius / self.spacing) as i32 + 1;
+        let angle = self.angle_deg.to_radians();
+        let all = (-reach..=reach).flat_map(move |a| (-reach..=reach).map(move |b| (a, b)));
+        all.map(move |(a, b)| rotate([f64::from(a) * self.spacing, f64::from(b) * self.spacing], angle))
+            .filter(|site| site[0].hypot(site[1]) < self.radius)
+            .map(|site| [site[0] + self.center[0], site[1] + self.center[1]])
+    }
+}
+
+/// Crystalline particles at random places of a field that reaches `half` Å from its middle, more in a larger one.
+fn particles(half: [f64; 2], rng: &mut ChaCha8Rng) -> Vec<Lattice> {
+    let number = (10.0 * half[0] * half[1] / (256.0 * 256.0)).max(4.0);
+    (0..number as u64)
+        .map(|_| {
+            let center = half.map(|half| rng.random_range(-0.9 * half..0.9 * half));
+            let (radius, spacing) = (rng.random_range(18.0..40.0), rng.random_range(3.2..6.0));
+            Lattice { center, radius, spacing, angle_deg: rng.random_range(0.0..90.0f64) }
+        })
+        .collect()
 }
 
 /// Atoms per Å².

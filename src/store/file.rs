@@ -51,6 +51,17 @@ pub fn remove_folder(path: &Path) -> Result<()> {
     }
 }
 
+/// Deletes a file; one that is not there is no error.
+///
+/// # Errors
+/// [`Io`](crate::error::ErrorKind::Io).
+pub fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(path, "delete", e)),
+        _ => Ok(()),
+    }
+}
+
 /// Waits until what was written to a file is on disk, and lets its pages go.
 pub(super) fn write_out(file: &File) -> io::Result<()> {
     file.sync_data()?;

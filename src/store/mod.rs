@@ -12,15 +12,17 @@ mod chunk_source;
 mod file;
 mod mmap;
 mod rates;
+mod speed;
 
 pub use array::{ArraySpec, ChunkedArray, Group, Io, StoredType};
 pub use chunk_bytes::ChunkBytes;
 pub use chunk_source::ChunkSource;
 pub use file::{
-    atomic_write, create_folder, device, disk_usage, free_disk, is_network, local_scratch, network_kind, remove_folder,
-    sync_chunk, write_out_path,
+    atomic_write, create_folder, device, disk_usage, free_disk, is_network, local_scratch, network_kind, remove_file,
+    remove_folder, sync_chunk, write_out_path,
 };
 pub use rates::{rates_path, read_rates, write_rates};
+pub use speed::{drop_pages, time_reading, time_writing};
 
 #[cfg(target_endian = "big")]
 compile_error!("chunk files are little-endian and mapped as they are: this needs a little-endian machine");

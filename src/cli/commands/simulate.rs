@@ -1,6 +1,6 @@
 //! `stemstream simulate`: a scan with known aberrations, as a Merlin file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -10,11 +10,12 @@ use crate::cli::progress::Bars;
 use crate::cli::report::{self, Talk};
 use crate::error::{Error, Result};
 use crate::export::arrays::write_npy_pair;
-use crate::export::mib::{MibDepth, MibWriter};
+use crate::export::mib::{MibDepth, MibWriter, ParallelMib};
 use crate::kernel::aberrations::Aberrations;
+use crate::memory::MemoryBudget;
 use crate::pipeline::Workers;
-use crate::progress::CancelToken;
-use crate::simulate::{HotPixel, ObjectKind, SimulationSpec, simulate};
+use crate::progress::{CancelToken, Progress};
+use crate::simulate::{FastScan, HotPixel, ObjectKind, SimulationSpec, simulate};
 use crate::store::atomic_write;
 
 pub(in crate::cli) fn run(args: &SimulateArgs, talk: &Talk, cancel: &CancelToken) -> Result<()> {
@@ -29,26 +30,56 @@ pub(in crate::cli) fn run(args: &SimulateArgs, talk: &Talk, cancel: &CancelToken
         }
     }
     let workers = args.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let mut writer = MibWriter::create(&args.output, spec.scan, spec.det, MibDepth::U16)?;
     let bars = Bars::new(talk);
-    Workers::new(workers)?.install(|| simulate(&spec, workers, cancel, &bars, &mut |_, frames| writer.push(frames)))?;
-    let [mib, hdr] = writer.finish()?;
-    let calibration = spec.calibration();
+    let pool = Workers::new(workers)?;
+    let ([mib, hdr], period) = if args.fast {
+        let (files, period) = write_fast(&args.output, &spec, &pool, (cancel, &bars))?;
+        (files, Some(period))
+    } else {
+        let mut writer = MibWriter::create(&args.output, spec.scan, spec.det, MibDepth::U16)?;
+        pool.install(|| simulate(&spec, workers, cancel, &bars, &mut |_, frames| writer.push(frames)))?;
+        (writer.finish()?, None)
+    };
     let (rows, cols) = spec.true_shifts();
-    atomic_write(&truth, known(&spec, [&rows, &cols])?.as_bytes())?;
+    atomic_write(&truth, known(&spec, [&rows, &cols], period)?.as_bytes())?;
     let shifts = write_npy_pair(&shifts, [&rows, &cols])?;
-    // Merlin files say nothing of energy or steps; whoever recorded the scan knows. The truth stays out of it.
-    let calibration = Calibration { rotation_deg: None, defocus_angstrom: None, ..calibration };
-    let toml = toml::to_string(&calibration).map_err(|e| Error::bug(format!("calibration to TOML: {e}")))?;
-    atomic_write(&config, format!("[calibration]\n{toml}").as_bytes())?;
+    write_calibration(&config, &spec)?;
     for path in [&mib, &hdr, &truth, &shifts, &config] {
         report::data(&path.display().to_string());
     }
     Ok(())
 }
 
-/// What is true of the scan, as JSON.
-fn known(spec: &SimulationSpec, shifts: [&Image; 2]) -> Result<String> {
+/// Writes a configuration with the calibration of a scan.
+///
+/// Merlin files say nothing of energy or steps; whoever recorded the scan knows. The truth stays out of it.
+pub(super) fn write_calibration(path: &Path, spec: &SimulationSpec) -> Result<()> {
+    let calibration = Calibration { rotation_deg: None, defocus_angstrom: None, ..spec.calibration() };
+    let toml = toml::to_string(&calibration).map_err(|e| Error::bug(format!("calibration to TOML: {e}")))?;
+    atomic_write(path, format!("[calibration]\n{toml}").as_bytes())
+}
+
+/// Writes a fast scan; its two files, and the period of its object.
+pub(super) fn write_fast(
+    output: &Path,
+    spec: &SimulationSpec,
+    pool: &Workers,
+    (cancel, progress): (&CancelToken, &dyn Progress),
+) -> Result<([PathBuf; 2], ScanShape)> {
+    FastScan::check(spec)?;
+    let writer = ParallelMib::create(output, spec.scan, spec.det)?;
+    let budget = MemoryBudget::new(writer.buffer_bytes(pool.count()));
+    let scan = pool.install(|| FastScan::prepare(spec, cancel, progress))?;
+    let fill = |index: usize, out: &mut [u8]| {
+        scan.fill_be(index, out);
+        Ok(())
+    };
+    let (files, _) = writer.write(pool.count(), &budget, (cancel, progress), &fill)?;
+    Ok((files, scan.period()))
+}
+
+/// What is true of the scan, as JSON; the period of the object, where it has one, in scan positions.
+fn known(spec: &SimulationSpec, shifts: [&Image; 2], period: Option<ScanShape>) -> Result<String> {
     let largest = shifts[0].iter().zip(shifts[1]).map(|(r, c)| r.hypot(*c)).fold(0.0, f64::max);
     let known = json!({
         "spec": spec,
@@ -56,6 +87,7 @@ fn known(spec: &SimulationSpec, shifts: [&Image; 2]) -> Result<String> {
         "center": spec.true_center(),
         "aberrations": spec.all_aberrations(),
         "max_shift_scan_px": largest,
+        "period": period.map(|p| [p.rows, p.cols]),
     });
     serde_json::to_string_pretty(&known).map_err(|e| Error::bug(format!("truth to JSON: {e}")))
 }
@@ -113,7 +145,7 @@ fn numbers<const N: usize>(option: &str, expected: &str, text: &str) -> Result<[
 }
 
 /// `scan.mib` and `_truth.json` → `scan_truth.json`.
-fn beside(path: &Path, suffix: &str) -> std::path::PathBuf {
+fn beside(path: &Path, suffix: &str) -> PathBuf {
     let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     path.with_file_name(format!("{stem}{suffix}"))
 }

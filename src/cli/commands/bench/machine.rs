@@ -1,0 +1,148 @@
+//! What the machine can do: disk, memory, transforms.
+
+use std::path::Path;
+use std::time::Instant;
+
+use num_complex::Complex32;
+use rayon::prelude::*;
+
+use crate::axes::ScanShape;
+use crate::error::Result;
+use crate::kernel::fft2::Fft2;
+use crate::machine::MachineRates;
+use crate::pipeline::Workers;
+use crate::progress::CancelToken;
+use crate::store;
+
+/// Bytes of the file that measures the disk, at most.
+const LARGEST_FILE: u64 = 1 << 30;
+/// Bytes that are copied at once: more than any processor's cache.
+const COPY: usize = 64 << 20;
+/// Seconds for which transforms run on one thread.
+const FFT_SECONDS: f64 = 0.25;
+const QUICK_FFT_SECONDS: f64 = 0.05;
+/// Of so many measurements the best counts: whatever else the machine does only makes it slower.
+const TIMES: usize = 3;
+
+/// Measures everything but the steps of a run. `size` is that of the scan to come.
+pub(super) fn measure(
+    rates: &mut MachineRates,
+    folder: &Path,
+    (size, quick): (u64, bool),
+    workers: &Workers,
+    cancel: &CancelToken,
+) -> Result<()> {
+    rates.measured = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string();
+    let file = folder.join("disk_speed.bin");
+    let (seconds, bytes) = store::time_writing(&file, size.min(LARGEST_FILE), cancel)?;
+    rates.write = bytes as f64 / seconds;
+    store::drop_pages(&file)?;
+    let (seconds, bytes) = store::time_reading(&file, u64::MAX, cancel)?;
+    rates.cold_read = bytes as f64 / seconds;
+    rates.warm_read = best(|| {
+        let (seconds, bytes) = store::time_reading(&file, u64::MAX, cancel)?;
+        Ok(bytes as f64 / seconds)
+    })?;
+    store::remove_file(&file)?;
+    let from = vec![1u8; COPY];
+    let mut to = vec![0u8; COPY];
+    rates.memory_copy = best(|| {
+        cancel.check()?;
+        let start = Instant::now();
+        std::hint::black_box(&mut to).copy_from_slice(std::hint::black_box(&from));
+        Ok(COPY as f64 / start.elapsed().as_secs_f64())
+    })?;
+    let seconds = if quick { QUICK_FFT_SECONDS } else { FFT_SECONDS };
+    (rates.fft_256_one, rates.fft_256_all) = fft(256, seconds, workers, cancel)?;
+    (rates.fft_512_one, rates.fft_512_all) = fft(512, seconds, workers, cancel)?;
+    Ok(())
+}
+
+fn best(mut measure: impl FnMut() -> Result<f64>) -> Result<f64> {
+    let mut best = 0.0;
+    for _ in 0..TIMES {
+        best = measure()?.max(best);
+    }
+    Ok(best)
+}
+
+/// Floating-point operations of a complex transform of `samples`, by the usual count `5 N log2 N`.
+pub(super) fn flops(samples: f64) -> f64 {
+    5.0 * samples * samples.max(1.0).log2()
+}
+
+/// Flop/s of complex transforms of `side` × `side`, on one thread and on all.
+fn fft(side: usize, seconds: f64, workers: &Workers, cancel: &CancelToken) -> Result<(f64, f64)> {
+    let plan = Fft2::<f32>::new(ScanShape::new(side, side));
+    let work = flops((side * side) as f64) * f64::from(2 * PAIRS);
+    let rate = |bursts: usize, seconds: f64| work * bursts as f64 / seconds;
+    // As many as one thread does in the time that was asked for.
+    let (mut bursts, start, mut bench) = (0, Instant::now(), Transforms::new(&plan));
+    while bursts == 0 || start.elapsed().as_secs_f64() < seconds {
+        cancel.check()?;
+        bench.burst();
+        bursts += 1;
+    }
+    let one = rate(bursts, start.elapsed().as_secs_f64());
+    let total = bursts * workers.count();
+    let all = best(|| {
+        let start = Instant::now();
+        workers.install(|| {
+            (0..total).into_par_iter().try_for_each_init(
+                || Transforms::new(&plan),
+                |bench, _| {
+                    bench.burst();
+                    cancel.check()
+                },
+            )
+        })?;
+        Ok(rate(total, start.elapsed().as_secs_f64()))
+    })?;
+    Ok((one, all.max(one)))
+}
+
+/// Transforms there and back in one burst: every pair makes the numbers larger by the number of samples.
+const PAIRS: u32 = 4;
+
+/// One thread's images.
+struct Transforms<'a> {
+    plan: &'a Fft2<f32>,
+    fresh: Vec<Complex32>,
+    image: Vec<Complex32>,
+    spectrum: Vec<Complex32>,
+    scratch: Vec<Complex32>,
+}
+
+impl<'a> Transforms<'a> {
+    fn new(plan: &'a Fft2<f32>) -> Self {
+        let n = plan.shape().len();
+        // So small that four pairs of the largest size stay within the range of the numbers.
+        let fresh: Vec<_> = (0..n).map(|i| Complex32::new(1e-20 * ((i * 37) % 101) as f32, 0.0)).collect();
+        let scratch = vec![Complex32::default(); plan.scratch_len()];
+        Self { plan, image: fresh.clone(), spectrum: fresh.clone(), fresh, scratch }
+    }
+
+    fn burst(&mut self) {
+        self.image.copy_from_slice(&self.fresh);
+        for _ in 0..PAIRS {
+            self.plan.forward(&mut self.image, &mut self.spectrum, &mut self.scratch);
+            self.plan.inverse(&mut self.spectrum, &mut self.image, &mut self.scratch);
+        }
+        std::hint::black_box(&mut self.image);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transforms_stay_finite_and_are_counted_as_usual() {
+        let plan = Fft2::<f32>::new(ScanShape::new(512, 512));
+        let mut bench = Transforms::new(&plan);
+        bench.burst();
+        assert!(bench.image.iter().all(|z| z.re.is_finite() && z.im.is_finite()));
+        assert!(bench.image[1].re > 1.0, "they were there and back four times");
+        assert!((flops(65536.0) - 5.0 * 65536.0 * 16.0).abs() < 1e-6 && flops(0.0) <= 0.0);
+    }
+}

@@ -1,0 +1,226 @@
+//! One run, measured.
+
+use std::f64::consts::PI;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::axes::{DType, DetShape, ScanShape};
+use crate::cache::Step;
+use crate::cli::commands::bench::roofline::{Roofline, Work};
+use crate::cli::commands::bench::stages::{Recorder, Stage};
+use crate::cli::commands::export;
+use crate::cli::progress::Bars;
+use crate::cli::report::Talk;
+use crate::config::{Config, Merge, Mode, Refine};
+use crate::error::{Error, Result};
+use crate::machine::{MachineRates, StepRates};
+use crate::pipeline::GraphReport;
+use crate::progress::CancelToken;
+use crate::session::{self, Results, Session};
+use crate::store;
+
+/// What is run on.
+pub(super) struct Source {
+    pub(super) path: PathBuf,
+    /// Made for this bench, hence in the system's memory, and with its calibration beside it.
+    pub(super) generated: bool,
+}
+
+/// A run and what it took.
+pub(super) struct Outcome {
+    pub(super) config: Config,
+    pub(super) input: PathBuf,
+    pub(super) generated: bool,
+    pub(super) shape: (ScanShape, DetShape, DType),
+    pub(super) crop: DetShape,
+    /// Detector pixels inside the disk, `π r²`.
+    pub(super) disk_pixels: f64,
+    pub(super) workers: usize,
+    pub(super) seconds: f64,
+    pub(super) peak_memory: u64,
+    pub(super) stages: Vec<Stage>,
+    pub(super) graphs: Vec<GraphReport>,
+    pub(super) roofline: Roofline,
+}
+
+/// Runs all steps and exports on `source`, with everything that is written in a folder inside `place`, which is deleted.
+pub(super) fn measure(
+    source: &Source,
+    config: &Config,
+    place: &Path,
+    rates: &MachineRates,
+    (cancel, talk): (&CancelToken, &Talk),
+) -> Result<Outcome> {
+    let folder = place.join("run");
+    store::create_folder(&folder)?;
+    let config = config_for(source, config, &folder)?;
+    if !source.generated {
+        // Whatever was read before: every bench of a file begins with a file that is on the disk only.
+        store::drop_pages(&source.path)?;
+    }
+    talk.note(&format!("running on {} ({} mode)", source.path.display(), mode_name(&config)));
+    let bars = Bars::new(talk);
+    let recorder = Recorder::new(&bars);
+    let session = Session::open(&source.path, config.clone(), true, &recorder, cancel)?;
+    session.run_to(Step::Reconstruct)?;
+    cancel.check()?;
+    let mut session = session;
+    let info = session.source().map(|s| s.info().clone()).ok_or_else(|| Error::bug("a session without its source"))?;
+    session.close_source();
+    let results = recorder.time("export", || -> Result<Results> {
+        let mut results = Results::read(&session.cache_path())?;
+        results.config.calibration = config.calibration.or(info.calibration);
+        export::write(&session.cache_path(), &results, session::timestamp(), None, talk)?;
+        Ok(results)
+    })?;
+    let (graphs, workers) = (session.reports(), config.run.workers.unwrap_or_else(super::threads));
+    drop(session);
+    let seconds = recorder.now();
+    let stages = recorder.finish();
+    store::remove_folder(&folder)?;
+    let shape = (info.scan, info.det, info.dtype);
+    let (crop, radius) = (results.disk.crop.shape(), results.disk.radius);
+    let mut outcome = Outcome {
+        input: source.path.clone(),
+        generated: source.generated,
+        shape,
+        crop,
+        disk_pixels: (PI * radius * radius).min(crop.len() as f64),
+        workers,
+        seconds,
+        peak_memory: crate::memory::peak_resident(),
+        stages,
+        graphs,
+        roofline: Roofline::of(&Work::default(), rates, seconds),
+        config,
+    };
+    outcome.roofline = Roofline::of(&outcome.work(results.upscale()), rates, seconds);
+    Ok(outcome)
+}
+
+/// The configuration with all results inside `folder`, and for a generated scan with the calibration beside it.
+fn config_for(source: &Source, config: &Config, folder: &Path) -> Result<Config> {
+    let mut config = config.clone();
+    config.cache.folder = Some(folder.to_owned());
+    config.export.folder = Some(folder.to_owned());
+    if source.generated {
+        let beside = source.path.with_extension("toml");
+        let known = Config::from_toml(&crate::read::read_text(&beside)?, &beside.display().to_string())?;
+        config.calibration = config.calibration.or(known.calibration);
+    }
+    Ok(config)
+}
+
+pub(super) fn mode_name(config: &Config) -> &'static str {
+    if config.run.mode == Mode::Lean { "lean" } else { "documented" }
+}
+
+impl Outcome {
+    /// Bytes of the source's samples.
+    fn source_bytes(&self) -> f64 {
+        let (scan, det, dtype) = self.shape;
+        (scan.len() * det.len() * dtype.size()) as f64
+    }
+
+    /// Detector pixels of the crop times scan positions; the same for those inside the disk.
+    fn samples(&self) -> [f64; 2] {
+        let positions = self.shape.0.len() as f64;
+        [self.crop.len() as f64 * positions, self.disk_pixels * positions]
+    }
+
+    fn work(&self, upscale: usize) -> Work {
+        let documented = self.config.run.mode == Mode::Documented;
+        let [samples, _] = self.samples();
+        let real = self.config.run.precision.size() as f64;
+        let hdf5 = if self.config.export.hdf5 && cfg!(feature = "hdf5") { 24.0 } else { 0.0 };
+        let parametric = self.config.is_parametric();
+        let fourier = self.config.merge() == Merge::Fourier;
+        let refined = parametric && self.config.align.refine == Refine::Auto;
+        Work {
+            positions: self.shape.0.len() as f64,
+            crop: self.crop.len() as f64,
+            disk: self.disk_pixels,
+            passes: f64::from(u8::from(parametric) + u8::from(refined) + u8::from(fourier)),
+            fourier,
+            upscale: upscale as f64,
+            source: self.source_bytes(),
+            kept: if documented { samples * (3.0 * real + hdf5) } else { 0.0 },
+            cold: !self.generated,
+        }
+    }
+
+    fn stage(&self, name: &str) -> Option<&Stage> {
+        self.stages.iter().find(|stage| stage.name == name)
+    }
+
+    /// The stage that took longest.
+    pub(super) fn longest(&self) -> Option<&Stage> {
+        self.stages.iter().max_by(|a, b| a.seconds.total_cmp(&b.seconds))
+    }
+
+    /// Replaces the rates of the steps that this run had.
+    pub(super) fn update(&self, steps: &mut StepRates) {
+        let [crop, disk] = self.samples();
+        let seconds = |name: &str| self.stage(name).map(|stage| stage.seconds);
+        let streaming = |name: &str| self.stage(name).map(|stage| stage.streaming_seconds);
+        let rest = |name: &str| self.stage(name).map(|stage| stage.seconds - stage.streaming_seconds);
+        let lean = self.config.run.mode == Mode::Lean;
+        steps.workers = self.workers;
+        let mut set = |slot: fn(&mut StepRates) -> &mut f64, measured: Option<f64>, units: f64| {
+            if let Some(measured) = measured.filter(|_| units > 0.0) {
+                *slot(steps) = measured / units;
+            }
+        };
+        set(|s| &mut s.start, seconds("start"), 1.0);
+        set(|s| &mut s.corner_turn, seconds("corner turn"), self.source_bytes());
+        if lean {
+            set(|s| &mut s.align_lean, seconds("align"), crop);
+            set(|s| &mut s.finish, seconds("export").zip(seconds("other")).map(|(a, b)| a + b), 1.0);
+        } else {
+            set(|s| &mut s.align_documented, seconds("align"), crop);
+            if self.config.export.hdf5 {
+                set(|s| &mut s.export_hdf5, seconds("export"), crop);
+            }
+        }
+        set(|s| &mut s.fit, streaming("fit"), disk);
+        set(|s| &mut s.search, rest("fit"), 1.0);
+        set(|s| &mut s.refine, streaming("refine"), disk);
+        set(|s| &mut s.refine_fixed, rest("refine"), 1.0);
+        set(|s| &mut s.merge, seconds("merge"), disk);
+        let deposited = self.stage("reconstruct").map_or(0.0, |stage| stage.bytes as f64 / self.shape.2.size() as f64);
+        set(|s| &mut s.deposit, seconds("reconstruct"), deposited);
+    }
+
+    /// Everything, as one object.
+    pub(super) fn to_json(&self) -> Value {
+        let (scan, det, dtype) = self.shape;
+        let graphs: Vec<_> = self
+            .graphs
+            .iter()
+            .map(|graph| {
+                let bottleneck = graph.bottleneck().map(|block| block.name.as_str());
+                json!({"name": graph.name, "seconds": graph.seconds, "bottleneck": bottleneck, "blocks": graph.blocks})
+            })
+            .collect();
+        json!({
+            "input": self.input,
+            "generated": self.generated,
+            "mode": mode_name(&self.config),
+            "method": if self.config.is_parametric() { "parametric" } else { "classic" },
+            "workers": self.workers,
+            "scan": [scan.rows, scan.cols],
+            "det": [det.rows, det.cols],
+            "dtype": dtype.name(),
+            "crop": [self.crop.rows, self.crop.cols],
+            "seconds": self.seconds,
+            "source_bytes": self.source_bytes(),
+            "bytes_per_second": self.source_bytes() / self.seconds,
+            "peak_memory_bytes": self.peak_memory,
+            "stages": self.stages,
+            "graphs": graphs,
+            "bottleneck": self.longest().map(|stage| stage.name.as_str()),
+            "roofline": self.roofline,
+        })
+    }
+}
