@@ -281,7 +281,7 @@ mod tests {
             tables.fill_be(&levels, key, 0, &mut all);
             for (i, &level) in levels.iter().enumerate() {
                 let dice = random(key, i as u64 / 2) >> (32 * (i % 2));
-                prop_assert_eq!(tables.draw(level, dice as u32).to_be_bytes(), all[2 * i..2 * i + 2]);
+                prop_assert_eq!(tables.draw(level, dice as u32).to_be_bytes(), &all[2 * i..2 * i + 2]);
             }
         }
 

@@ -93,11 +93,10 @@ impl Sizes {
     }
 
     fn corner_turn(&self, request: &Request<'_>, plan: &Plan) -> u64 {
-        let frames = self.scan.min(plan.read_buffers as u64 * plan.read_frames as u64);
+        let frames = (plan.read_buffers * plan.read_frames) as u64;
         let blocks_are_slabs = plan.read_frames >= plan.slab_rows * request.scan.cols;
         let parts = if blocks_are_slabs { plan.read_frames as u64 } else { frames };
-        // Slabs are never more than there are.
-        let slabs = if plan.in_memory && !plan.page_cache { 0 } else { plan.slab_buffers.min(plan.slabs) as u64 };
+        let slabs = if plan.in_memory && !plan.page_cache { 0 } else { plan.slab_buffers as u64 };
         let sums = (request.det.len() as u64 + self.crop) * 16;
         frames * request.frame_bytes as u64
             + parts * self.crop * self.sample

@@ -29,7 +29,7 @@ pub use cost::MemoryCost;
 pub use disk::{DiskCost, Exports, Folder, Folders};
 pub use explain::{BudgetFrom, Choice};
 pub use time::{StepTime, Timing};
-use ways::{Way, slab_rows, tile_shape, ways};
+use ways::{Cut, Way, ways};
 
 /// What the planner needs to know.
 #[derive(Debug, Clone)]
@@ -185,48 +185,35 @@ impl Plan {
 
     fn of_way(request: &Request<'_>, way: Way) -> Self {
         let o = request.overrides;
-        let read_block = o.read_block.map_or(way.read_block, |b| b.0 as usize);
-        let slab_rows = request.fixed_layout.map(|l| l.0).or(o.slab_rows).unwrap_or_else(|| slab_rows(request, way));
-        let slab_rows = slab_rows.clamp(1, request.scan.rows.max(1));
-        let read_frames = (read_block / request.frame_bytes.max(1)).clamp(1, slab_rows * request.scan.cols);
-        let (auto_rows, auto_cols) = tile_shape(request, way);
-        let (tile_rows, tile_cols) = match request.fixed_layout {
-            Some((_, rows, cols)) => (rows, cols),
-            None => (o.tile_rows.unwrap_or(auto_rows), o.tile_cols.unwrap_or(auto_cols)),
-        };
-        let (tile_rows, tile_cols) = (tile_rows.min(request.crop.rows), tile_cols.min(request.crop.cols));
-        let slabs = request.scan.rows.div_ceil(slab_rows);
-        let blocks = slabs * (slab_rows * request.scan.cols).div_ceil(read_frames);
-        let tiles = request.crop.rows.div_ceil(tile_rows) * request.crop.cols.div_ceil(tile_cols);
-        let correlations = way.workers + way.spare_buffers.min(1);
+        let cut = Cut::of(request, way);
+        // More buffers than there is to hold would only cost memory.
+        let buffers = |user: Option<usize>, spare: usize, all: usize| user.unwrap_or((way.workers + spare).min(all));
         let mut plan = Self {
             in_memory: way.in_memory,
             page_cache: false,
             mapped: match o.access {
                 Access::Auto => request.around.network.is_none(),
-                Access::Map => true,
-                Access::Read => false,
+                access => access == Access::Map,
             },
             write_window: o.write_window.map(|window| window.0).or(request.around.group_window),
             workers: way.workers,
             turn_workers: o.turn_workers.unwrap_or(way.workers),
             fft_workers: o.fft_workers.unwrap_or(way.workers),
             correlate_workers: o.correlate_workers.unwrap_or(way.workers),
-            slab_rows,
+            slab_rows: cut.slab_rows,
             slab_buffers: 0,
-            read_frames,
-            // More than there is to hold would only cost memory.
-            read_buffers: o.read_buffers.unwrap_or((way.workers + way.spare_buffers).min(blocks)),
-            tile_rows,
-            tile_cols,
-            spectra_buffers: o.spectra_buffers.unwrap_or((way.workers + way.spare_buffers).min(tiles)),
-            correlation_buffers: o.correlation_buffers.unwrap_or(correlations.min(tiles)),
+            read_frames: cut.read_frames,
+            read_buffers: buffers(o.read_buffers, way.spare_buffers, cut.blocks),
+            tile_rows: cut.tile_rows,
+            tile_cols: cut.tile_cols,
+            spectra_buffers: buffers(o.spectra_buffers, way.spare_buffers, cut.tiles),
+            correlation_buffers: buffers(o.correlation_buffers, way.spare_buffers.min(1), cut.tiles),
             queue: o.queue.unwrap_or(way.spare_buffers.max(1)),
-            slabs,
-            tiles,
+            slabs: cut.slabs,
+            tiles: cut.tiles,
             memory: request.memory,
             memory_cost: MemoryCost::default(),
-            disk_cost: DiskCost::of(request, slab_rows),
+            disk_cost: DiskCost::of(request, cut.slab_rows),
             explain: Vec::new(),
         };
         plan.page_cache = plan.page_cache_holds(request);
@@ -251,11 +238,9 @@ impl Plan {
     /// Slabs that may be under way at once. Fewer than blocks under way can belong to would stop everything.
     fn slab_buffers(&self, request: &Request<'_>) -> usize {
         let blocks = (self.slab_rows * request.scan.cols).div_ceil(self.read_frames);
-        if blocks == 1 {
-            return self.turn_workers + 2;
-        }
-        // One more is written meanwhile.
-        (self.sum_buffers() - 1).div_ceil(blocks) + 1 + 1
+        // Several blocks of a slab: one more is open, and one more is written meanwhile.
+        let under_way = if blocks == 1 { self.turn_workers + 2 } else { (self.sum_buffers() - 1).div_ceil(blocks) + 2 };
+        under_way.min(self.slabs)
     }
 
     /// Tiles in one row of tiles.

@@ -46,10 +46,49 @@ pub(super) fn ways(request: &Request<'_>) -> Vec<Way> {
     ways
 }
 
+/// The shapes of blocks, slabs and tiles: those of the user or of an existing cache, else those of a way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cut {
+    pub(super) slab_rows: usize,
+    pub(super) slabs: usize,
+    pub(super) read_frames: usize,
+    /// Blocks of frames, about.
+    pub(super) blocks: usize,
+    pub(super) tile_rows: usize,
+    pub(super) tile_cols: usize,
+    pub(super) tiles: usize,
+}
+
+impl Cut {
+    pub(super) fn of(request: &Request<'_>, way: Way) -> Self {
+        let (o, scan, crop) = (request.overrides, request.scan, request.crop);
+        let read_block = o.read_block.map_or(way.read_block, |b| b.0 as usize);
+        let slab_rows = request.fixed_layout.map(|l| l.0).or(o.slab_rows).unwrap_or_else(|| slab_rows(request, way));
+        let slab_rows = slab_rows.clamp(1, scan.rows.max(1));
+        let read_frames = (read_block / request.frame_bytes.max(1)).clamp(1, slab_rows * scan.cols);
+        let (auto_rows, auto_cols) = tile_shape(request, way);
+        let (tile_rows, tile_cols) = match request.fixed_layout {
+            Some((_, rows, cols)) => (rows, cols),
+            None => (o.tile_rows.unwrap_or(auto_rows), o.tile_cols.unwrap_or(auto_cols)),
+        };
+        let (tile_rows, tile_cols) = (tile_rows.min(crop.rows), tile_cols.min(crop.cols));
+        let slabs = scan.rows.div_ceil(slab_rows);
+        Self {
+            slab_rows,
+            slabs,
+            read_frames,
+            blocks: slabs * (slab_rows * scan.cols).div_ceil(read_frames),
+            tile_rows,
+            tile_cols,
+            tiles: crop.rows.div_ceil(tile_rows) * crop.cols.div_ceil(tile_cols),
+        }
+    }
+}
+
 /// As many scan rows as one read holds, so that a block is transposed straight into its slab; at least 256 samples of
 /// each detector pixel side by side. On disk more, as far as memory goes: what a slab holds of one detector pixel is read
 /// at once.
-pub(super) fn slab_rows(request: &Request<'_>, way: Way) -> usize {
+fn slab_rows(request: &Request<'_>, way: Way) -> usize {
     let (rows, cols) = (request.scan.rows.max(1), request.scan.cols.max(1));
     let for_read = way.read_block / (cols * request.frame_bytes.max(1));
     let for_runs = 256usize.div_ceil(cols);
@@ -59,15 +98,13 @@ pub(super) fn slab_rows(request: &Request<'_>, way: Way) -> usize {
     let row_bytes = cols * request.dtype.size();
     let fitting = way.slab_bytes / (row_bytes * request.crop.len().max(1));
     let long = LINE_BYTES.div_ceil(row_bytes).min(fitting);
-    if long <= usual {
-        return usual.clamp(1, rows);
-    }
+    let wanted = usual.max(long).clamp(1, rows);
     // Equal slabs, for the last one is stored as long as the others.
-    rows.div_ceil(rows.div_ceil(long)).next_multiple_of(natural).clamp(1, rows)
+    rows.div_ceil(rows.div_ceil(wanted)).next_multiple_of(natural).clamp(1, rows)
 }
 
 /// Whole detector rows when they fit, else an even number of columns of one row.
-pub(super) fn tile_shape(request: &Request<'_>, way: Way) -> (usize, usize) {
+fn tile_shape(request: &Request<'_>, way: Way) -> (usize, usize) {
     let image = request.scan.len() * 2 * request.precision.size();
     let row = image * request.crop.cols;
     if row > way.tile_bytes {

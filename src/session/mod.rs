@@ -267,7 +267,9 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         let plan = self.plan(&disk)?;
-        self.planned.tell(self.progress);
+        if let Some(advice) = self.planned.advice() {
+            self.progress.warn(&advice);
+        }
         self.progress.note(&plan.summary(self.config.run.mode));
         if let Some(advice) = network_advice(&self.cache_path(), &plan) {
             self.progress.note(&advice);

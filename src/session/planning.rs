@@ -8,7 +8,6 @@ use crate::config::{Config, Merge, Refine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{self, Available, ByteSize, GroupMemory};
 use crate::plan::{Around, BudgetFrom, Exports, Folder, Folders, Plan, Request, Timing};
-use crate::progress::Progress;
 use crate::read::FrameSource;
 use crate::steps::{self, BrightDisk};
 use crate::store::{device, free_disk, local_scratch, network_kind};
@@ -56,15 +55,14 @@ impl Budget {
         Ok(Self { bytes: half.min(MOST_MEMORY), from })
     }
 
-    /// Says when a control group and not the machine made the budget what it is.
-    pub(super) fn tell(&self, progress: &dyn Progress) {
-        if let BudgetFrom::Group { free } = self.from {
-            progress.warn(&format!(
-                "the control group of this process leaves {} of memory, less than the machine has: the budget is {}",
-                ByteSize(free),
-                ByteSize(self.bytes)
-            ));
-        }
+    /// Says so when a control group and not the machine made the budget what it is.
+    pub(super) fn advice(&self) -> Option<String> {
+        let BudgetFrom::Group { free } = self.from else { return None };
+        Some(format!(
+            "the control group of this process leaves {} of memory, less than the machine has: the budget is {}",
+            ByteSize(free),
+            ByteSize(self.bytes)
+        ))
     }
 }
 

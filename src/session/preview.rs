@@ -63,6 +63,7 @@ impl Preview {
             other => other?,
         };
         let mut warnings = detected.warnings;
+        warnings.extend(budget.advice());
         warnings.extend(network_advice(&folder, &plan));
         let rates = rates_path().and_then(|path| read_rates(&path));
         let time = rates.map(|rates| timing(&config, &detected.disk, &request).of(&plan, &rates));
