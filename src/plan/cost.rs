@@ -12,7 +12,7 @@ use crate::plan::{Plan, Request};
 /// What the process holds whatever the data: tables of the libraries, stacks, small allocations.
 pub(super) const PROGRAM_BYTES: u64 = 6 << 20;
 /// The contact sheet with its plots: with the classic method's few panels, and with all of them.
-const SHEET_BYTES: [u64; 2] = [17 << 20, 48 << 20];
+const SHEET_BYTES: [u64; 2] = [17 << 20, 40 << 20];
 /// Scan pixels by which a merge in the Fourier domain pads each axis, about: twice what images usually move.
 const PAD: usize = 12;
 
@@ -51,13 +51,20 @@ impl MemoryCost {
         ]
     }
 
+    /// The most that the budget must have: what will be held, and what the corner turn's buffers are charged with.
+    pub(super) fn required(&self, request: &Request<'_>, plan: &Plan) -> u64 {
+        let sizes = Sizes::of(request, plan);
+        let charged = sizes.stack(plan) + PROGRAM_BYTES + sizes.corner_turn_charge(request, plan);
+        charged.max(self.peak())
+    }
+
     pub(super) fn of(request: &Request<'_>, plan: &Plan) -> Self {
         let sizes = Sizes::of(request, plan);
-        let stack = if plan.in_memory && !plan.page_cache { sizes.slab * plan.slabs as u64 } else { 0 };
+        let stack = sizes.stack(plan);
         let held = stack + PROGRAM_BYTES;
         let optional = |bytes: u64| if bytes > 0 { held + bytes + sizes.engines(plan.workers) } else { 0 };
         Self {
-            corner_turn: held + sizes.corner_turn(request, plan),
+            corner_turn: PROGRAM_BYTES + sizes.corner_turn(request, plan, stack),
             alignment: held + sizes.alignment(request, plan),
             fit: optional(request.fit_bytes),
             refinement: optional(request.refine_bytes),
@@ -92,15 +99,42 @@ impl Sizes {
         }
     }
 
-    fn corner_turn(&self, request: &Request<'_>, plan: &Plan) -> u64 {
-        let frames = (plan.read_buffers * plan.read_frames) as u64;
-        let blocks_are_slabs = plan.read_frames >= plan.slab_rows * request.scan.cols;
-        let parts = if blocks_are_slabs { plan.read_frames as u64 } else { frames };
+    /// The stack, where it is held in memory.
+    fn stack(&self, plan: &Plan) -> u64 {
+        if plan.in_memory && !plan.page_cache { self.slab * plan.slabs as u64 } else { 0 }
+    }
+
+    /// What the corner turn is charged with, beside the stack.
+    fn corner_turn_charge(&self, request: &Request<'_>, plan: &Plan) -> u64 {
+        let parts = if blocks_are_slabs(request, plan) { 1 } else { plan.read_buffers as u64 };
+        let raw = (plan.read_buffers * plan.read_frames * request.frame_bytes) as u64;
+        raw + parts * self.turned(plan) + self.fixed(request, plan)
+    }
+
+    /// What the corner turn will hold, `stack` included. Buffers that are never filled take no memory, and those for
+    /// frames go when the last block is read: before the stack is complete.
+    fn corner_turn(&self, request: &Request<'_>, plan: &Plan, stack: u64) -> u64 {
+        let block = (plan.read_frames * request.frame_bytes) as u64;
+        let blocks = self.scan.div_ceil(plan.read_frames as u64).max(1);
+        let buffers = (plan.read_buffers as u64).min(blocks);
+        let under_way = buffers.min(plan.turn_workers as u64);
+        let raw = (buffers * block).min(self.scan * request.frame_bytes as u64);
+        let last_read = raw + stack * (blocks + 1 - buffers) / blocks;
+        let last_turned = under_way * block + stack;
+        let parts = if blocks_are_slabs(request, plan) { 0 } else { buffers.min(under_way + 1) };
+        last_read.max(last_turned) + parts * self.turned(plan) + self.fixed(request, plan)
+    }
+
+    /// One block of frames, turned.
+    fn turned(&self, plan: &Plan) -> u64 {
+        plan.read_frames as u64 * self.crop * self.sample
+    }
+
+    /// Slabs that are written, and sums.
+    fn fixed(&self, request: &Request<'_>, plan: &Plan) -> u64 {
         let slabs = if plan.in_memory && !plan.page_cache { 0 } else { plan.slab_buffers as u64 };
         let sums = (request.det.len() as u64 + self.crop) * 16;
-        frames * request.frame_bytes as u64
-            + parts * self.crop * self.sample
-            + slabs * self.slab
+        slabs * self.slab
             // The blocks', the total, and a few whole images of it.
             + sums * (plan.sum_buffers() as u64 + 4)
             + (plan.turn_workers * request.det.len()) as u64 * 4
@@ -154,7 +188,12 @@ impl Sizes {
     /// The results are held twice while they are written and drawn, and each image that is drawn takes work of its own.
     fn export(&self, request: &Request<'_>) -> u64 {
         let images = request.images as u64;
-        let sheet = SHEET_BYTES[usize::from(images > 2)];
+        let sheet = if request.exports.pictures { SHEET_BYTES[usize::from(images > 2)] } else { 0 };
         self.output * 8 * (3 + 5 * images / 2) + self.scan * 8 * 6 + sheet
     }
+}
+
+/// Whether a block of frames is turned straight into its slab.
+fn blocks_are_slabs(request: &Request<'_>, plan: &Plan) -> bool {
+    plan.read_frames >= plan.slab_rows * request.scan.cols
 }

@@ -15,7 +15,7 @@ const SCAN_IMAGES: u64 = 3;
 /// Metadata, manifest, and the blocks of the HDF5 library.
 const SMALL_FILES: u64 = 1 << 20;
 /// The contact sheet and the pictures' labels.
-const SHEETS: u64 = 4 << 20;
+const SHEETS: u64 = 1 << 19;
 
 /// Bytes on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]

@@ -163,7 +163,7 @@ impl Plan {
         let best = plans.peek().cloned();
         let (mut smallest, mut refused) = (u64::MAX, None);
         for mut plan in plans {
-            let peak = plan.memory_cost.peak();
+            let peak = plan.memory_cost.required(request, &plan);
             if peak <= request.memory {
                 request.around.folders.check(&plan.disk_cost)?;
                 let best = best.as_ref().unwrap_or(&plan).clone();

@@ -218,7 +218,7 @@ fn overrides_win_and_impossible_ones_are_refused() {
 fn plans_are_sane_for_all_kinds_of_shapes() {
     let none = PlanConfig::default();
     for (scan, det, memory) in
-        [((1, 1), (1, 1), 64), ((7, 3), (5, 9), 64), ((2048, 2048), (256, 256), 4096), ((80, 112), (130, 128), 256)]
+        [((1, 1), (1, 1), 64), ((7, 3), (5, 9), 64), ((2048, 2048), (256, 256), 6144), ((80, 112), (130, 128), 256)]
     {
         let scan = ScanShape::new(scan.0, scan.1);
         let det = DetShape::new(det.0, det.1);

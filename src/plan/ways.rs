@@ -65,7 +65,10 @@ impl Cut {
         let read_block = o.read_block.map_or(way.read_block, |b| b.0 as usize);
         let slab_rows = request.fixed_layout.map(|l| l.0).or(o.slab_rows).unwrap_or_else(|| slab_rows(request, way));
         let slab_rows = slab_rows.clamp(1, scan.rows.max(1));
-        let read_frames = (read_block / request.frame_bytes.max(1)).clamp(1, slab_rows * scan.cols);
+        let slab = slab_rows * scan.cols;
+        let most = (read_block / request.frame_bytes.max(1)).clamp(1, slab);
+        // Equal blocks, for buffers are as long as the longest.
+        let read_frames = slab.div_ceil(slab.div_ceil(most));
         let (auto_rows, auto_cols) = tile_shape(request, way);
         let (tile_rows, tile_cols) = match request.fixed_layout {
             Some((_, rows, cols)) => (rows, cols),
