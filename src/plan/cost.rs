@@ -10,11 +10,12 @@ use crate::config::Mode;
 use crate::plan::{Plan, Request};
 
 /// What the process holds whatever the data: tables of the libraries, stacks, small allocations.
-pub(super) const PROGRAM_BYTES: u64 = 6 << 20;
+pub(super) const PROGRAM_BYTES: u64 = 4 << 20;
 /// The contact sheet with its plots: with the classic method's few panels, and with all of them.
 const SHEET_BYTES: [u64; 2] = [17 << 20, 40 << 20];
-/// Scan pixels by which a merge in the Fourier domain pads each axis, about: twice what images usually move.
-const PAD: usize = 12;
+/// Scan pixels by which a merge in the Fourier domain pads each axis, which only the fit will tell: usually, and with shifts
+/// that are large.
+const PADS: [usize; 2] = [12, 32];
 
 /// Peak memory of each phase in bytes, the program itself included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -51,11 +52,11 @@ impl MemoryCost {
         ]
     }
 
-    /// The most that the budget must have: what will be held, and what the corner turn's buffers are charged with.
+    /// The least that the budget must be: what will be held, and what buffers are charged with that are never full.
     pub(super) fn required(&self, request: &Request<'_>, plan: &Plan) -> u64 {
         let sizes = Sizes::of(request, plan);
-        let charged = sizes.stack(plan) + PROGRAM_BYTES + sizes.corner_turn_charge(request, plan);
-        charged.max(self.peak())
+        let charged = sizes.corner_turn_charge(request, plan).max(sizes.reconstruction_charge(request, plan));
+        (sizes.stack(plan) + PROGRAM_BYTES + charged).max(self.peak())
     }
 
     pub(super) fn of(request: &Request<'_>, plan: &Plan) -> Self {
@@ -71,6 +72,24 @@ impl MemoryCost {
             reconstruction: held + sizes.reconstruction(request, plan, held),
             export: PROGRAM_BYTES + sizes.export(request),
         }
+    }
+}
+
+/// What a merge in the Fourier domain takes, in bytes.
+struct Merge {
+    /// The images of a batch, and those that are made.
+    fixed: u64,
+    /// One sum and its image.
+    sum: u64,
+    /// To make an image out of a sum.
+    finish: u64,
+    /// The filters of phase contrast.
+    filter: u64,
+}
+
+impl Merge {
+    fn charge(&self, sums: u64) -> u64 {
+        self.fixed + sums * self.sum + self.finish + self.filter
     }
 }
 
@@ -164,25 +183,41 @@ impl Sizes {
 
     /// `held` is what stays in memory meanwhile.
     fn reconstruction(&self, request: &Request<'_>, plan: &Plan, held: u64) -> u64 {
-        let batch = plan.workers as u64 * 2 * self.scan * self.sample;
-        let common = batch + self.scan * 8 * 4;
+        let common = self.batch(plan);
         if !request.half_sets {
             // Value, weight, and what is made of them.
             return common + self.output * (12 + 8 + 8);
         }
         // A pass makes as many sums at once as there is memory for, the two half-sets at least.
-        let (rows, cols) = (request.scan.rows + PAD, request.scan.cols + PAD);
+        let merge = self.merge(request, plan, PADS[0]);
+        let most = 2 + 4 * u64::from(request.images > 2) + request.images.saturating_sub(5) as u64;
+        let room = request.memory.saturating_sub(held + common);
+        let sums = (2..=most).rev().find(|sums| merge.charge(*sums) <= room).unwrap_or(2);
+        // The images are made, and then filtered.
+        common + merge.charge(sums) - merge.finish.min(merge.filter)
+    }
+
+    /// The least that putting the image together is charged with.
+    fn reconstruction_charge(&self, request: &Request<'_>, plan: &Plan) -> u64 {
+        let merge = if request.half_sets { self.merge(request, plan, PADS[1]).charge(2) } else { self.output * 12 };
+        self.batch(plan) + merge
+    }
+
+    fn batch(&self, plan: &Plan) -> u64 {
+        plan.workers as u64 * 2 * self.scan * self.sample + self.scan * 8 * 4
+    }
+
+    fn merge(&self, request: &Request<'_>, plan: &Plan, pad: usize) -> Merge {
+        let (rows, cols) = (request.scan.rows + pad, request.scan.cols + pad);
         let (fine_rows, lines) = ((rows * request.upscale) as u64, (cols * request.upscale / 2 + 1) as u64);
         let spectrum = lines * 2 * fine_rows * 4;
         let images = plan.workers as u64 * 2 * (3 * (rows * cols) as u64 * 8 + 16 * (fine_rows + lines));
-        let kept = 6 * 8 * self.output;
-        let filter = 3 * 8 * fine_rows * (cols * request.upscale) as u64;
-        let sum = spectrum + 8 * self.output;
-        let finish = 4 * spectrum + 2 * 8 * self.output;
-        let (least, most) = (2, 2 + 4 * u64::from(request.images > 2) + request.images.saturating_sub(5) as u64);
-        let with = |sums: u64| common + images + kept + sums * sum + finish.max(filter);
-        let room = request.memory.saturating_sub(held);
-        (least..=most).rev().map(with).find(|bytes| *bytes <= room).unwrap_or_else(|| with(least))
+        Merge {
+            fixed: images + 6 * 8 * self.output,
+            sum: spectrum + 8 * self.output,
+            finish: 4 * spectrum + 2 * 8 * self.output,
+            filter: if request.images > 2 { 3 * 8 * fine_rows * (cols * request.upscale) as u64 } else { 0 },
+        }
     }
 
     /// The results are held twice while they are written and drawn, and each image that is drawn takes work of its own.
