@@ -81,7 +81,7 @@ fn disk_usage(folder: &Path) -> u64 {
 
 fn close(what: &str, predicted: u64, found: u64, slack: f64) -> bool {
     let (predicted, found) = (predicted as f64, found as f64);
-    println!("{what}: predicted {:.1} MiB, found {:.1} MiB", predicted / 1048576.0, found / 1048576.0);
+    println!("{what}: predicted {:.1} MiB, found {:.1} MiB", predicted / 1_048_576.0, found / 1_048_576.0);
     (predicted - found).abs() <= TOLERANCE * found + slack
 }
 

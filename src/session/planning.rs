@@ -80,8 +80,8 @@ pub(super) fn fixed_layout(manifest: &Manifest) -> Option<(usize, usize, usize)>
     manifest.layout.filter(|_| started).map(|l| (l.slab_rows, l.tile_rows, l.tile_cols))
 }
 
-/// What the planner is asked for a dataset of this shape. `cache` is the folder that the working cache is or will be in,
-/// `existing` what the cache already takes.
+/// What the planner is asked for a dataset of this shape; the [surroundings](around) and an existing cache's layout are the
+/// caller's to add.
 pub(super) fn request<'c>(
     config: &'c Config,
     (scan, det, dtype): (ScanShape, DetShape, DType),
