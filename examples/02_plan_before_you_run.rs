@@ -13,7 +13,7 @@ fn main() -> stemstream::Result<()> {
         Some(file) => file.into(),
         None => common::write_scan("plan_before_you_run", &common::small_scan())?,
     };
-    for budget in ["1 MiB", "52 MiB", "80 MiB", "1 GiB"] {
+    for budget in ["1 MiB", "28 MiB", "80 MiB", "1 GiB"] {
         let settings = [format!("run.memory=\"{budget}\""), "run.workers=2".to_owned()];
         let config = Config::default().with_settings(settings.iter().map(String::as_str))?;
         match Preview::of(&input, &config, &CancelToken::new()) {

@@ -11,8 +11,11 @@ use crate::axes::Calibration;
 use crate::error::{Error, Result};
 use crate::memory::ByteSize;
 
+mod plan;
 mod reconstruct;
 
+pub(crate) use plan::bad_value;
+pub use plan::{Access, PlanConfig};
 pub use reconstruct::{Contrast, Merge, ReconstructConfig, Upscale};
 
 /// Everything that a user may choose. The defaults are right for most scans.
@@ -223,24 +226,6 @@ impl Precision {
     }
 }
 
-/// `[plan]`: overrides for the planner; everything absent is chosen.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PlanConfig {
-    /// Hold the cropped stack in memory (`true`) or on disk (`false`).
-    pub in_memory: Option<bool>,
-    /// Scan rows in one slab of the stack.
-    pub slab_rows: Option<usize>,
-    /// Bytes read from the source at once.
-    pub read_block: Option<ByteSize>,
-    /// Detector rows in one tile.
-    pub tile_rows: Option<usize>,
-    /// Detector columns in one tile (even, or the crop's width).
-    pub tile_cols: Option<usize>,
-    /// Items that may wait between two blocks.
-    pub queue: Option<usize>,
-}
-
 /// `[cache]`: the working cache.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -407,14 +392,8 @@ impl Config {
             return Err(Error::config(format!("align.max_order must be between 1 and {MOST_ORDER}, found {order}")));
         }
         self.check_reconstruct()?;
-        for (value, key) in [
-            (self.run.workers, "run.workers"),
-            (self.plan.slab_rows, "plan.slab_rows"),
-            (self.plan.tile_rows, "plan.tile_rows"),
-            (self.plan.tile_cols, "plan.tile_cols"),
-            (self.plan.queue, "plan.queue"),
-            (self.disk.crop_radius, "disk.crop_radius"),
-        ] {
+        self.plan.check()?;
+        for (value, key) in [(self.run.workers, "run.workers"), (self.disk.crop_radius, "disk.crop_radius")] {
             if value == Some(0) {
                 return Err(Error::config(format!("{key} must be at least 1")));
             }

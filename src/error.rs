@@ -49,6 +49,15 @@ pub enum ErrorKind {
         /// Bytes that were allowed.
         available: u64,
     },
+    /// The memory budget is larger than what the process may have at all.
+    Group {
+        /// The control group with the limit.
+        path: PathBuf,
+        /// The budget in bytes.
+        budget: u64,
+        /// The group's limit in bytes.
+        limit: u64,
+    },
     /// The work does not fit on the disk.
     Disk {
         /// The folder that was to be written to.
@@ -188,7 +197,7 @@ impl Error {
             ErrorKind::Config { .. } => 2,
             ErrorKind::Input { .. } => 3,
             ErrorKind::Unresolved { .. } => 4,
-            ErrorKind::Memory { .. } | ErrorKind::Disk { .. } => 5,
+            ErrorKind::Memory { .. } | ErrorKind::Group { .. } | ErrorKind::Disk { .. } => 5,
             ErrorKind::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::OutOfMemory => 5,
                 _ => 2,
@@ -210,6 +219,15 @@ impl fmt::Display for Error {
             }
             ErrorKind::Memory { what, needed, available } => {
                 write!(f, "{what} needs {}, but the memory budget is {}", ByteSize(*needed), ByteSize(*available))
+            }
+            ErrorKind::Group { path, budget, limit } => {
+                write!(
+                    f,
+                    "the memory budget is {}, but the control group `{}` that this process runs in allows {}",
+                    ByteSize(*budget),
+                    path.display(),
+                    ByteSize(*limit)
+                )
             }
             ErrorKind::Disk { path, needed, available } => {
                 write!(

@@ -1,6 +1,7 @@
 //! Sizes in bytes, the memory that this process may use, and the budget that all large buffers are charged to.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -210,44 +211,61 @@ pub fn write_window() -> Option<u64> {
     from_cgroup.then(|| (bytes / 32).clamp(1 << 20, 64 << 20))
 }
 
-/// Bytes left in the tightest memory control group around this process. sysinfo looks only at the root of
-/// the hierarchy, which is right in a container but not for a group made by a batch system.
+/// What the memory control groups around this process allow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMemory {
+    /// The lowest limit in bytes.
+    pub limit: u64,
+    /// The group that has it.
+    pub path: PathBuf,
+    /// Bytes left in the tightest group.
+    pub free: u64,
+}
+
+/// The memory control groups around this process; `None` when none has a limit.
+pub fn group() -> Option<GroupMemory> {
+    // sysinfo looks only at the root of the hierarchy, which is right in a container but not for a group made by a
+    // batch system.
+    group_in(&std::fs::read_to_string("/proc/self/cgroup").ok()?, Path::new("/sys/fs/cgroup"))
+}
+
 fn cgroup_free() -> Option<u64> {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let mut tightest: Option<u64> = None;
+    group().map(|group| group.free)
+}
+
+/// `groups` as in `/proc/self/cgroup`, which lie under `root`.
+fn group_in(groups: &str, root: &Path) -> Option<GroupMemory> {
+    let mut tightest: Option<GroupMemory> = None;
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':');
         let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
         let (root, limit, usage) = if controllers.is_empty() {
-            ("/sys/fs/cgroup", "memory.max", "memory.current")
+            (root.to_owned(), "memory.max", "memory.current")
         } else if controllers.split(',').any(|c| c == "memory") {
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes")
+            (root.join("memory"), "memory.limit_in_bytes", "memory.usage_in_bytes")
         } else {
             continue;
         };
-        let mut path = path.trim_matches('/');
-        loop {
-            let folder = format!("{root}/{path}");
-            let read =
-                |name: &str| std::fs::read_to_string(format!("{folder}/{name}")).ok()?.trim().parse::<u64>().ok();
+        // The group itself and all that it is in.
+        for folder in Path::new(path.trim_matches('/')).ancestors().map(|group| root.join(group)) {
+            let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
             // "max" does not parse, and v1 writes a number near 2^63 for "no limit".
-            if let Some(limit) = read(limit).filter(|&limit| limit < 1 << 60) {
-                // The page cache counts as usage but is given up under pressure.
-                let cached = cached_bytes(&folder);
-                let free = limit.saturating_sub(read(usage).unwrap_or(0).saturating_sub(cached));
-                tightest = Some(tightest.map_or(free, |t: u64| t.min(free)));
-            }
-            if path.is_empty() {
-                break;
-            }
-            path = path.rfind('/').map_or("", |cut| &path[..cut]);
+            let Some(limit) = read(limit).filter(|&limit| limit < 1 << 60) else { continue };
+            // The page cache counts as usage but is given up under pressure.
+            let free = limit.saturating_sub(read(usage).unwrap_or(0).saturating_sub(cached_bytes(&folder)));
+            let before = tightest.take();
+            let free = before.as_ref().map_or(free, |t| t.free.min(free));
+            tightest = match before {
+                Some(before) if before.limit <= limit => Some(GroupMemory { free, ..before }),
+                _ => Some(GroupMemory { limit, path: folder, free }),
+            };
         }
     }
     tightest
 }
 
-fn cached_bytes(folder: &str) -> u64 {
-    let Ok(stat) = std::fs::read_to_string(format!("{folder}/memory.stat")) else { return 0 };
+fn cached_bytes(folder: &Path) -> u64 {
+    let Ok(stat) = std::fs::read_to_string(folder.join("memory.stat")) else { return 0 };
     stat.lines()
         .filter_map(|line| line.split_once(' '))
         .find(|(key, _)| matches!(*key, "total_cache" | "file"))
@@ -286,6 +304,29 @@ mod tests {
         drop(first);
         assert_eq!(budget.charge(100, "c").map(|c| c.bytes()).ok(), Some(100));
         assert_eq!((budget.used(), budget.peak()), (0, 100));
+    }
+
+    #[test]
+    fn the_tightest_of_nested_control_groups_counts_in_both_versions() {
+        let root = tempfile::tempdir().expect("tempdir");
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("folder")).expect("folder");
+            std::fs::write(path, text).expect("written");
+        };
+        write("batch/memory.max", "1000000\n");
+        write("batch/memory.current", "700000\n");
+        write("batch/memory.stat", "anon 1\nfile 100000\n");
+        write("batch/job/memory.max", "max\n");
+        let found = group_in("0::/batch/job\n", root.path()).expect("a limit");
+        assert_eq!((found.limit, found.free), (1_000_000, 400_000));
+        assert_eq!(found.path, root.path().join("batch"));
+        write("memory/a/memory.limit_in_bytes", "500\n");
+        write("memory/a/memory.usage_in_bytes", "450\n");
+        write("memory/memory.limit_in_bytes", "9223372036854771712\n");
+        let found = group_in("5:cpu:/x\n4:memory:/a\n", root.path()).expect("a limit");
+        assert_eq!((found.limit, found.free), (500, 50));
+        assert_eq!(group_in("4:memory:/none\n", root.path()), None);
     }
 
     #[test]

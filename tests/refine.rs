@@ -12,7 +12,7 @@ use stemstream::cache::{Step, WorkingCache};
 use stemstream::config::Config;
 use stemstream::memory::MemoryBudget;
 use stemstream::pipeline::Workers;
-use stemstream::plan::{Plan, Request};
+use stemstream::plan::{Around, Exports, Plan, Request};
 use stemstream::progress::{CancelToken, Silent};
 use stemstream::session::Session;
 use stemstream::simulate::{SimulationSpec, simulate};
@@ -145,11 +145,13 @@ impl Scan {
             precision: self.config.run.precision,
             upscale: 4,
             half_sets: false,
+            images: 2,
             fit_bytes: 0,
+            refine_bytes: 0,
             memory: 300 << 20,
             workers,
-            free_disk: None,
-            export_hdf5: false,
+            exports: Exports::default(),
+            around: Around::default(),
             fixed_layout: None,
             overrides,
         })

@@ -13,7 +13,7 @@ use crate::cache::published::{Curve, Extra};
 use crate::cache::resume::folder_name;
 use crate::cache::tiles::TileSet;
 use crate::error::{Error, Result};
-use crate::store::{Group, create_folder, remove_folder};
+use crate::store::{Group, Io, create_folder, remove_folder};
 
 /// A cache that this process may write, or an opened one that it only reads.
 #[derive(Debug)]
@@ -116,6 +116,11 @@ impl WorkingCache {
     /// The Zarr group with the arrays.
     pub fn group(&self) -> &Group {
         &self.group
+    }
+
+    /// Chooses how chunks of arrays that are opened from now on are read and written.
+    pub fn set_io(&mut self, io: Io) {
+        self.group.set_io(io);
     }
 
     /// What is done.

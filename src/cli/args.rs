@@ -31,7 +31,7 @@ pub(super) enum Command {
     Run(RunArgs),
     /// Show what a file's headers say.
     Info(InfoArgs),
-    /// Show memory, disk, passes and tiles of a run without running it.
+    /// Show memory, disk, time, passes and tiles of a run without running it; writes nothing.
     Plan(PlanArgs),
     /// Run up to one step, from an input or from a cache, and export nothing.
     Step(StepArgs),
@@ -115,6 +115,9 @@ pub(super) struct PlanArgs {
     pub(super) input: PathBuf,
     #[command(flatten)]
     pub(super) config: ConfigArgs,
+    /// For each choice of the planner: the value, which limit decided it, and the key that changes it.
+    #[arg(long)]
+    pub(super) explain: bool,
     /// A JSON object on stdout.
     #[arg(long)]
     pub(super) json: bool,

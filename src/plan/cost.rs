@@ -1,111 +1,234 @@
-//! What a plan costs in memory and on disk.
+//! What a plan costs in memory.
+//!
+//! Predicted is the most *anonymous* memory that the process holds at any moment (`RssAnon` of `/proc/PID/status`): what
+//! it allocates, the program's own tables and stacks, but neither its code nor pages of files that are mapped, which the
+//! system takes back when it needs them. The large buffers are counted one by one, as the steps charge them.
 
 use serde::Serialize;
 
 use crate::config::Mode;
-use crate::plan::{PROGRAM_BYTES, Plan, Request};
+use crate::plan::{Plan, Request};
+
+/// What the process holds whatever the data: tables of the libraries, stacks, small allocations.
+pub(super) const PROGRAM_BYTES: u64 = 4 << 20;
+/// The contact sheet with its plots: with the classic method's few panels, and with all of them.
+const SHEET_BYTES: [u64; 2] = [17 << 20, 40 << 20];
+/// Scan pixels by which a merge in the Fourier domain pads each axis, which only the fit will tell: usually, and with shifts
+/// that are large.
+const PADS: [usize; 2] = [12, 32];
 
 /// Peak memory of each phase in bytes, the program itself included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct MemoryCost {
     /// Reading and turning the source.
     pub corner_turn: u64,
-    /// Transforms, correlations, peaks, and the fit of the aberrations.
+    /// Transforms, correlations and peaks.
     pub alignment: u64,
+    /// The fit of the aberrations.
+    pub fit: u64,
+    /// The refinement of the shifts.
+    pub refinement: u64,
     /// Putting the image together.
     pub reconstruction: u64,
+    /// Writing the results.
+    pub export: u64,
 }
 
 impl MemoryCost {
     /// The largest.
     pub fn peak(&self) -> u64 {
-        self.corner_turn.max(self.alignment).max(self.reconstruction)
+        self.phases().into_iter().map(|(_, bytes)| bytes).max().unwrap_or(0)
+    }
+
+    /// The phases by name, in order.
+    pub fn phases(&self) -> [(&'static str, u64); 6] {
+        [
+            ("corner turn", self.corner_turn),
+            ("alignment", self.alignment),
+            ("fit", self.fit),
+            ("refinement", self.refinement),
+            ("image", self.reconstruction),
+            ("export", self.export),
+        ]
+    }
+
+    /// The least that the budget must be: what will be held, and what buffers are charged with that are never full.
+    pub(super) fn required(&self, request: &Request<'_>, plan: &Plan) -> u64 {
+        let sizes = Sizes::of(request, plan);
+        let charged = sizes.corner_turn_charge(request, plan).max(sizes.reconstruction_charge(request, plan));
+        (sizes.stack(plan) + PROGRAM_BYTES + charged).max(self.peak())
     }
 
     pub(super) fn of(request: &Request<'_>, plan: &Plan) -> Self {
-        let scan = request.scan.len() as u64;
-        let (real, sample) = (request.precision.size() as u64, request.dtype.size() as u64);
-        let workers = plan.workers as u64;
-        let slab = request.crop.len() as u64 * (plan.slab_rows * request.scan.cols) as u64 * sample;
-        let stack = if plan.in_memory { slab * plan.slabs as u64 } else { 0 };
-        let sums = (request.det.len() + request.crop.len()) as u64 * 16;
+        let sizes = Sizes::of(request, plan);
+        let stack = sizes.stack(plan);
+        let held = stack + PROGRAM_BYTES;
+        let optional = |bytes: u64| if bytes > 0 { held + bytes + sizes.engines(plan.workers) } else { 0 };
+        Self {
+            corner_turn: PROGRAM_BYTES + sizes.corner_turn(request, plan, stack),
+            alignment: held + sizes.alignment(request, plan),
+            fit: optional(request.fit_bytes),
+            refinement: optional(request.refine_bytes),
+            reconstruction: held + sizes.reconstruction(request, plan, held),
+            export: PROGRAM_BYTES + sizes.export(request),
+        }
+    }
+}
 
-        let block = plan.read_frames as u64 * request.frame_bytes as u64;
-        let turned = request.crop.len() as u64 * plan.read_frames as u64 * sample;
-        let slabs = if plan.in_memory { 0 } else { slab * plan.slab_buffers as u64 };
-        let corner_turn = plan.read_buffers as u64 * (block + turned)
-            + slabs
-            + stack
+/// What a merge in the Fourier domain takes, in bytes.
+struct Merge {
+    /// The images of a batch, and those that are made.
+    fixed: u64,
+    /// One sum and its image.
+    sum: u64,
+    /// To make an image out of a sum.
+    finish: u64,
+    /// The filters of phase contrast.
+    filter: u64,
+}
+
+impl Merge {
+    fn charge(&self, sums: u64) -> u64 {
+        self.fixed + sums * self.sum + self.finish + self.filter
+    }
+}
+
+/// Sizes in bytes that several phases share.
+struct Sizes {
+    scan: u64,
+    sample: u64,
+    real: u64,
+    slab: u64,
+    crop: u64,
+    output: u64,
+    rows_and_cols: u64,
+}
+
+impl Sizes {
+    fn of(request: &Request<'_>, plan: &Plan) -> Self {
+        let (sample, crop) = (request.dtype.size() as u64, request.crop.len() as u64);
+        Self {
+            scan: request.scan.len() as u64,
+            sample,
+            real: request.precision.size() as u64,
+            slab: crop * (plan.slab_rows * request.scan.cols) as u64 * sample,
+            crop,
+            output: request.scan.len() as u64 * (request.upscale * request.upscale) as u64,
+            rows_and_cols: (request.scan.rows + request.scan.cols) as u64,
+        }
+    }
+
+    /// The stack, where it is held in memory.
+    fn stack(&self, plan: &Plan) -> u64 {
+        if plan.in_memory && !plan.page_cache { self.slab * plan.slabs as u64 } else { 0 }
+    }
+
+    /// What the corner turn is charged with, beside the stack.
+    fn corner_turn_charge(&self, request: &Request<'_>, plan: &Plan) -> u64 {
+        let parts = if blocks_are_slabs(request, plan) { 1 } else { plan.read_buffers as u64 };
+        let raw = (plan.read_buffers * plan.read_frames * request.frame_bytes) as u64;
+        raw + parts * self.turned(plan) + self.fixed(request, plan)
+    }
+
+    /// What the corner turn will hold, `stack` included. Buffers that are never filled take no memory, and those for
+    /// frames go when the last block is read: before the stack is complete.
+    fn corner_turn(&self, request: &Request<'_>, plan: &Plan, stack: u64) -> u64 {
+        let block = (plan.read_frames * request.frame_bytes) as u64;
+        let blocks = self.scan.div_ceil(plan.read_frames as u64).max(1);
+        let buffers = (plan.read_buffers as u64).min(blocks);
+        let under_way = buffers.min(plan.turn_workers as u64);
+        let raw = (buffers * block).min(self.scan * request.frame_bytes as u64);
+        let last_read = raw + stack * (blocks + 1 - buffers) / blocks;
+        let last_turned = under_way * block + stack;
+        let parts = if blocks_are_slabs(request, plan) { 0 } else { buffers.min(under_way + 1) };
+        last_read.max(last_turned) + parts * self.turned(plan) + self.fixed(request, plan)
+    }
+
+    /// One block of frames, turned.
+    fn turned(&self, plan: &Plan) -> u64 {
+        plan.read_frames as u64 * self.crop * self.sample
+    }
+
+    /// Slabs that are written, and sums.
+    fn fixed(&self, request: &Request<'_>, plan: &Plan) -> u64 {
+        let slabs = if plan.in_memory && !plan.page_cache { 0 } else { plan.slab_buffers as u64 };
+        let sums = (request.det.len() as u64 + self.crop) * 16;
+        slabs * self.slab
             // The blocks', the total, and a few whole images of it.
             + sums * (plan.sum_buffers() as u64 + 4)
-            + workers * request.det.len() as u64 * 4
-            + request.held_bytes;
+            + (plan.turn_workers * request.det.len()) as u64 * 4
+            + request.held_bytes
+    }
 
-        // Two packed images, two images of counts and the library's scratch for each worker; the reference once.
-        let engines = if request.mode == Mode::Documented { 2 } else { 1 };
-        let engine =
-            scan * 2 * real * 2 + 2 * scan * sample + (request.scan.rows + request.scan.cols) as u64 * 4 * real;
-        let scratch = engines * workers * engine + 2 * scan * 2 * real;
-        let tile = (plan.tile_rows * plan.tile_cols) as u64;
-        let tiles = match request.mode {
-            Mode::Lean => 0,
-            Mode::Documented => {
-                plan.spectra_buffers as u64 * tile * scan * 2 * real
-                    + plan.correlation_buffers as u64 * tile * scan * real
-            }
-        };
-        let alignment = stack + scratch + tiles.max(request.fit_bytes) + request.crop.len() as u64 * 64 + scan * 8 * 3;
+    /// Two packed images, two images of counts and the library's scratch for each worker.
+    fn engine(&self, sample: u64) -> u64 {
+        self.scan * 2 * self.real * 2 + 2 * self.scan * sample + self.rows_and_cols * 4 * self.real
+    }
 
-        let output = scan * (request.upscale * request.upscale) as u64;
-        let batch = plan.workers as u64 * 2 * scan * sample;
-        // Half-sets: six images; four sums of 4 + 8 bytes and the work of one transform, on a grid with its pad; for
-        // each image of a batch three transforms.
-        let (pixel, image) = if request.half_sets { (6 * 8 + 2 * (4 * 12 + 16), 32) } else { (12 + 4 * 8 + 16, 0) };
-        let batch = batch + workers * 2 * scan * image;
-        let reconstruction = stack + output * pixel + batch + scan * 8 * 4 + (1 << 20);
-        Self {
-            corner_turn: corner_turn + PROGRAM_BYTES,
-            alignment: alignment + PROGRAM_BYTES,
-            reconstruction: reconstruction + PROGRAM_BYTES,
+    fn engines(&self, workers: usize) -> u64 {
+        workers as u64 * self.engine(self.sample)
+    }
+
+    fn alignment(&self, request: &Request<'_>, plan: &Plan) -> u64 {
+        // The reference's spectrum; the central image and the smoothed one.
+        let reference = self.scan * (2 * self.real + 3 * 8) + self.crop * 64;
+        let transform = self.engines(plan.fft_workers);
+        if request.mode == Mode::Lean {
+            return reference + transform;
         }
+        let tile = (plan.tile_rows * plan.tile_cols) as u64 * self.scan * self.real;
+        let tiles = tile * (2 * plan.spectra_buffers + plan.correlation_buffers) as u64;
+        reference + transform + plan.correlate_workers as u64 * self.engine(1) + tiles
+    }
+
+    /// `held` is what stays in memory meanwhile.
+    fn reconstruction(&self, request: &Request<'_>, plan: &Plan, held: u64) -> u64 {
+        let common = self.batch(plan);
+        if !request.half_sets {
+            // Value, weight, and what is made of them.
+            return common + self.output * (12 + 8 + 8);
+        }
+        // A pass makes as many sums at once as there is memory for, the two half-sets at least.
+        let merge = self.merge(request, plan, PADS[0]);
+        let most = 2 + 4 * u64::from(request.images > 2) + request.images.saturating_sub(5) as u64;
+        let room = request.memory.saturating_sub(held + common);
+        let sums = (2..=most).rev().find(|sums| merge.charge(*sums) <= room).unwrap_or(2);
+        // The images are made, and then filtered.
+        common + merge.charge(sums) - merge.finish.min(merge.filter)
+    }
+
+    /// The least that putting the image together is charged with.
+    fn reconstruction_charge(&self, request: &Request<'_>, plan: &Plan) -> u64 {
+        let merge = if request.half_sets { self.merge(request, plan, PADS[1]).charge(2) } else { self.output * 12 };
+        self.batch(plan) + merge
+    }
+
+    fn batch(&self, plan: &Plan) -> u64 {
+        plan.workers as u64 * 2 * self.scan * self.sample + self.scan * 8 * 4
+    }
+
+    fn merge(&self, request: &Request<'_>, plan: &Plan, pad: usize) -> Merge {
+        let (rows, cols) = (request.scan.rows + pad, request.scan.cols + pad);
+        let (fine_rows, lines) = ((rows * request.upscale) as u64, (cols * request.upscale / 2 + 1) as u64);
+        let spectrum = lines * 2 * fine_rows * 4;
+        let images = plan.workers as u64 * 2 * (3 * (rows * cols) as u64 * 8 + 16 * (fine_rows + lines));
+        Merge {
+            fixed: images + 6 * 8 * self.output,
+            sum: spectrum + 8 * self.output,
+            finish: 4 * spectrum + 2 * 8 * self.output,
+            filter: if request.images > 2 { 3 * 8 * fine_rows * (cols * request.upscale) as u64 } else { 0 },
+        }
+    }
+
+    /// The results are held twice while they are written and drawn, and each image that is drawn takes work of its own.
+    fn export(&self, request: &Request<'_>) -> u64 {
+        let images = request.images as u64;
+        let sheet = if request.exports.pictures { SHEET_BYTES[usize::from(images > 2)] } else { 0 };
+        self.output * 8 * (3 + 5 * images / 2) + self.scan * 8 * 6 + sheet
     }
 }
 
-/// Bytes on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct DiskCost {
-    /// The source's frames, read once.
-    pub source: u64,
-    /// The cropped stack.
-    pub stack: u64,
-    /// bigFT in the working cache.
-    pub bigft: u64,
-    /// Correlations in the working cache.
-    pub correlations: u64,
-    /// Images and maps in the working cache.
-    pub results: u64,
-    /// The exported HDF5 cache.
-    pub hdf5: u64,
-}
-
-impl DiskCost {
-    /// Bytes of the whole working cache.
-    pub fn cache(&self) -> u64 {
-        self.stack + self.bigft + self.correlations + self.results
-    }
-
-    pub(super) fn of(request: &Request<'_>) -> Self {
-        let samples = request.scan.len() as u64 * request.crop.len() as u64;
-        let kept = if request.mode == Mode::Documented { samples } else { 0 };
-        let real = request.precision.size() as u64;
-        let images = request.scan.len() as u64 * 8 * (3 + 2 * (request.upscale * request.upscale) as u64);
-        Self {
-            source: request.scan.len() as u64 * request.det.len() as u64 * request.dtype.size() as u64,
-            stack: request.stack_bytes(),
-            bigft: kept * 2 * real,
-            correlations: kept * real,
-            results: images + request.crop.len() as u64 * 64 + request.det.len() as u64 * 8,
-            hdf5: if request.export_hdf5 { kept * 24 } else { 0 },
-        }
-    }
+/// Whether a block of frames is turned straight into its slab.
+fn blocks_are_slabs(request: &Request<'_>, plan: &Plan) -> bool {
+    plan.read_frames >= plan.slab_rows * request.scan.cols
 }

@@ -2,26 +2,34 @@
 //!
 //! The planner tries ways of working from the most comfortable to the most frugal and takes the first whose peak
 //! memory fits the budget. If none does, the error names the smallest budget that would.
+//!
+//! ```text
+//! ways     ways of working, and the shapes that follow from them
+//! cost     memory
+//! disk     disk, and whether the disks have it
+//! explain  for each choice: the value, and which limit decided it
+//! time     what the steps will take on a machine that was measured
+//! report   the plan in words
+//! ```
 
 mod cost;
+mod disk;
+mod explain;
 mod report;
+mod time;
+mod ways;
 
 use serde::Serialize;
 
 use crate::axes::{DType, DetShape, ScanShape};
-use crate::config::{Mode, PlanConfig, Precision};
+use crate::config::{Access, Mode, PlanConfig, Precision, bad_value};
 use crate::error::{Error, ErrorKind, Result};
 
-pub use cost::{DiskCost, MemoryCost};
-
-/// Memory that the program itself takes, whatever the data: code, tables, the HDF5 library.
-const PROGRAM_BYTES: u64 = 32 << 20;
-/// Read this much at once unless told otherwise: enough for the disk's full speed, little enough for the cache.
-const READ_BLOCK: usize = 8 << 20;
-/// What a slab on disk should hold of one detector pixel: a disk reads pieces of this length at nearly its full speed.
-const LINE_BYTES: usize = 64 << 10;
-/// A tile's spectra should not be larger than this: chunk files that copy and sync in well under a second.
-const TILE_BYTES: usize = 32 << 20;
+pub use cost::MemoryCost;
+pub use disk::{DiskCost, Exports, Folder, Folders};
+pub use explain::{BudgetFrom, Choice};
+pub use time::{StepTime, Timing};
+use ways::{Cut, Way, ways};
 
 /// What the planner needs to know.
 #[derive(Debug, Clone)]
@@ -48,20 +56,39 @@ pub struct Request<'a> {
     pub upscale: usize,
     /// Whether half-sets, and what is made from them, are put together beside the image.
     pub half_sets: bool,
+    /// Upscaled images that are made: the image, its weights, those of the phase, depths.
+    pub images: usize,
     /// Memory for the spectra of a fit of the aberrations; 0 without one.
     pub fit_bytes: u64,
+    /// Memory for the spectra of the refinement; 0 without one.
+    pub refine_bytes: u64,
     /// Memory budget in bytes.
     pub memory: u64,
     /// Worker threads.
     pub workers: usize,
-    /// Free bytes where the cache goes, if known.
-    pub free_disk: Option<u64>,
-    /// Whether bigFT and correlations are exported to HDF5 as well.
-    pub export_hdf5: bool,
+    /// What is written besides the cache.
+    pub exports: Exports,
+    /// The machine and the folders.
+    pub around: Around,
     /// How an existing cache is cut: `(slab rows, tile rows, tile cols)`.
     pub fixed_layout: Option<(usize, usize, usize)>,
     /// The user's own choices.
     pub overrides: &'a PlanConfig,
+}
+
+/// What the planner needs to know of the machine and the folders. What is absent is unknown and decides nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Around {
+    /// Why the budget is what it is.
+    pub budget: BudgetFrom,
+    /// Free memory in bytes, where the page cache may be counted on: not in a memory control group.
+    pub free_memory: Option<u64>,
+    /// Bytes that may wait for the disk in a memory control group.
+    pub group_window: Option<u64>,
+    /// The kind of network file system that the cache is on.
+    pub network: Option<&'static str>,
+    /// Where a run writes to.
+    pub folders: Folders,
 }
 
 impl Request<'_> {
@@ -76,8 +103,20 @@ impl Request<'_> {
 pub struct Plan {
     /// Whether the cropped stack is held in memory.
     pub in_memory: bool,
+    /// Whether that memory is the page cache's: what was written is mapped, and not held a second time.
+    pub page_cache: bool,
+    /// Whether the cache's chunks are mapped; else they are read by positioned reads.
+    pub mapped: bool,
+    /// Bytes of a written file that may wait for the disk; `None`: as much as the system lets wait.
+    pub write_window: Option<u64>,
     /// Worker threads.
     pub workers: usize,
+    /// Threads that crop and transpose.
+    pub turn_workers: usize,
+    /// Threads that transform (and correlate, in lean mode).
+    pub fft_workers: usize,
+    /// Threads that correlate (documented mode).
+    pub correlate_workers: usize,
     /// Scan rows in one slab of the stack.
     pub slab_rows: usize,
     /// Buffers for slabs that are written and not kept.
@@ -106,20 +145,9 @@ pub struct Plan {
     pub memory_cost: MemoryCost,
     /// Expected disk.
     pub disk_cost: DiskCost,
-    /// Why: choice and reason.
-    pub reasons: Vec<(String, String)>,
-}
-
-/// One way of working, from comfortable to frugal.
-#[derive(Debug, Clone, Copy)]
-struct Way {
-    in_memory: bool,
-    workers: usize,
-    spare_buffers: usize,
-    read_block: usize,
-    tile_bytes: usize,
-    /// Out of core: bytes of a slab at most, where more than a read is wanted.
-    slab_bytes: usize,
+    /// For each choice: the value, and which limit decided it.
+    #[serde(skip)]
+    pub explain: Vec<Choice>,
 }
 
 impl Plan {
@@ -131,14 +159,18 @@ impl Plan {
     pub fn make(request: &Request<'_>) -> Result<Self> {
         check_overrides(request)?;
         let ways = ways(request);
-        let mut smallest = u64::MAX;
-        for way in &ways {
-            let plan = Self::of_way(request, *way);
-            let peak = plan.memory_cost.peak();
+        let mut plans = ways.iter().map(|way| Self::of_way(request, *way)).peekable();
+        let best = plans.peek().cloned();
+        let (mut smallest, mut refused) = (u64::MAX, None);
+        for mut plan in plans {
+            let peak = plan.memory_cost.required(request, &plan);
             if peak <= request.memory {
-                plan.check_disk(request)?;
+                request.around.folders.check(&plan.disk_cost)?;
+                let best = best.as_ref().unwrap_or(&plan).clone();
+                plan.explain = explain::choices(request, &plan, &best, refused);
                 return Ok(plan);
             }
+            refused = Some(peak);
             smallest = smallest.min(peak);
         }
         let error = ErrorKind::Memory {
@@ -153,39 +185,49 @@ impl Plan {
 
     fn of_way(request: &Request<'_>, way: Way) -> Self {
         let o = request.overrides;
-        let read_block = o.read_block.map_or(way.read_block, |b| b.0 as usize);
-        let slab_rows = request.fixed_layout.map(|l| l.0).or(o.slab_rows).unwrap_or_else(|| slab_rows(request, way));
-        let slab_rows = slab_rows.min(request.scan.rows);
-        let read_frames = (read_block / request.frame_bytes.max(1)).clamp(1, slab_rows * request.scan.cols);
-        let (auto_rows, auto_cols) = tile_shape(request, way);
-        let (tile_rows, tile_cols) = match request.fixed_layout {
-            Some((_, rows, cols)) => (rows, cols),
-            None => (o.tile_rows.unwrap_or(auto_rows), o.tile_cols.unwrap_or(auto_cols)),
-        };
-        let (tile_rows, tile_cols) = (tile_rows.min(request.crop.rows), tile_cols.min(request.crop.cols));
+        let cut = Cut::of(request, way);
+        // More buffers than there is to hold would only cost memory.
+        let buffers = |user: Option<usize>, spare: usize, all: usize| user.unwrap_or((way.workers + spare).min(all));
         let mut plan = Self {
             in_memory: way.in_memory,
+            page_cache: false,
+            mapped: match o.access {
+                Access::Auto => request.around.network.is_none(),
+                access => access == Access::Map,
+            },
+            write_window: o.write_window.map(|window| window.0).or(request.around.group_window),
             workers: way.workers,
-            slab_rows,
+            turn_workers: o.turn_workers.unwrap_or(way.workers),
+            fft_workers: o.fft_workers.unwrap_or(way.workers),
+            correlate_workers: o.correlate_workers.unwrap_or(way.workers),
+            slab_rows: cut.slab_rows,
             slab_buffers: 0,
-            read_frames,
-            read_buffers: way.workers + way.spare_buffers,
-            tile_rows,
-            tile_cols,
-            spectra_buffers: way.workers + way.spare_buffers,
-            correlation_buffers: way.workers + way.spare_buffers.min(1),
+            read_frames: cut.read_frames,
+            read_buffers: buffers(o.read_buffers, way.spare_buffers, cut.blocks),
+            tile_rows: cut.tile_rows,
+            tile_cols: cut.tile_cols,
+            spectra_buffers: buffers(o.spectra_buffers, way.spare_buffers, cut.tiles),
+            correlation_buffers: buffers(o.correlation_buffers, way.spare_buffers.min(1), cut.tiles),
             queue: o.queue.unwrap_or(way.spare_buffers.max(1)),
-            slabs: request.scan.rows.div_ceil(slab_rows),
-            tiles: request.crop.rows.div_ceil(tile_rows) * request.crop.cols.div_ceil(tile_cols),
+            slabs: cut.slabs,
+            tiles: cut.tiles,
             memory: request.memory,
             memory_cost: MemoryCost::default(),
-            disk_cost: DiskCost::of(request),
-            reasons: Vec::new(),
+            disk_cost: DiskCost::of(request, cut.slab_rows),
+            explain: Vec::new(),
         };
+        plan.page_cache = plan.page_cache_holds(request);
         plan.slab_buffers = plan.slab_buffers(request);
         plan.memory_cost = MemoryCost::of(request, &plan);
-        plan.reasons = report::reasons(request, &plan);
         plan
+    }
+
+    /// Whether everything that a run reads and writes fits in the free memory twice, so that the system has no reason to
+    /// give up pages of the stack. In a control group it has to. Who asks for memory in so many words gets it.
+    fn page_cache_holds(&self, request: &Request<'_>) -> bool {
+        let all = self.disk_cost.source + self.disk_cost.cache() + self.disk_cost.hdf5;
+        let fits = request.around.free_memory.is_some_and(|free| all.saturating_mul(2) <= free);
+        self.in_memory && self.mapped && request.overrides.in_memory.is_none() && fits
     }
 
     /// Buffers for the sums of blocks: one for each block that is under way, or waits for an earlier one.
@@ -196,22 +238,9 @@ impl Plan {
     /// Slabs that may be under way at once. Fewer than blocks under way can belong to would stop everything.
     fn slab_buffers(&self, request: &Request<'_>) -> usize {
         let blocks = (self.slab_rows * request.scan.cols).div_ceil(self.read_frames);
-        if blocks == 1 {
-            return self.workers + 2;
-        }
-        // One more is written meanwhile.
-        (self.sum_buffers() - 1).div_ceil(blocks) + 1 + 1
-    }
-
-    fn check_disk(&self, request: &Request<'_>) -> Result<()> {
-        let needed = self.disk_cost.cache();
-        match request.free_disk {
-            Some(available) if available < needed => {
-                Err(Error::new(ErrorKind::Disk { path: "the cache's folder".into(), needed, available })
-                    .with_hint("choose another disk with `--set cache.folder=FOLDER`, or keep less with `--lean`"))
-            }
-            _ => Ok(()),
-        }
+        // Several blocks of a slab: one more is open, and one more is written meanwhile.
+        let under_way = if blocks == 1 { self.turn_workers + 2 } else { (self.sum_buffers() - 1).div_ceil(blocks) + 2 };
+        under_way.min(self.slabs)
     }
 
     /// Tiles in one row of tiles.
@@ -220,75 +249,28 @@ impl Plan {
     }
 }
 
+/// Values that cannot be with this scan and crop.
 fn check_overrides(request: &Request<'_>) -> Result<()> {
-    if let Some(cols) = request.overrides.tile_cols
-        && cols % 2 == 1
-        && cols < request.crop.cols
-    {
-        return Err(Error::config(format!(
-            "plan.tile_cols must be even or at least the crop's width ({}), because two images are transformed together; found {cols}",
-            request.crop.cols
-        )));
-    }
-    Ok(())
-}
-
-/// Ways of working, best first.
-fn ways(request: &Request<'_>) -> Vec<Way> {
-    let mut ways = Vec::new();
-    for in_memory in [true, false] {
-        if request.overrides.in_memory.is_some_and(|wanted| wanted != in_memory) {
-            continue;
-        }
-        let mut workers = request.workers.max(1);
-        loop {
-            for (spare_buffers, shrink) in [(2, 1), (1, 1), (1, 4), (1, 16), (0, 1 << 20)] {
-                let (read_block, tile_bytes) = (READ_BLOCK / shrink, TILE_BYTES / shrink);
-                let slab_bytes = if in_memory { 0 } else { request.memory as usize / 8 / shrink };
-                ways.push(Way { in_memory, workers, spare_buffers, read_block, tile_bytes, slab_bytes });
-            }
-            if workers == 1 {
-                break;
-            }
-            workers /= 2;
+    let o = request.overrides;
+    for (value, key, most, of) in [
+        (o.slab_rows, "slab_rows", request.scan.rows, "the scan's rows"),
+        (o.tile_rows, "tile_rows", request.crop.rows, "the crop's rows"),
+        (o.tile_cols, "tile_cols", request.crop.cols, "the crop's width"),
+    ] {
+        if let Some(value) = value.filter(|value| *value > most) {
+            return Err(bad_value(key, &format!("at most {of} ({most})"), &value, &most));
         }
     }
-    // Holding the stack is worth more than spare buffers, but all workers are worth more than the stack.
-    ways.sort_by_key(|way| std::cmp::Reverse(way.workers));
-    ways
-}
-
-/// As many scan rows as one read holds, so that a block is transposed straight into its slab; at least 256 samples of
-/// each detector pixel side by side. On disk more, as far as memory goes: what a slab holds of one detector pixel is read
-/// at once.
-fn slab_rows(request: &Request<'_>, way: Way) -> usize {
-    let (rows, cols) = (request.scan.rows.max(1), request.scan.cols.max(1));
-    let for_read = way.read_block / (cols * request.frame_bytes.max(1));
-    let for_runs = 256usize.div_ceil(cols);
-    // Rows that the source decodes together are read together.
-    let natural = (request.natural_frames / cols).max(1);
-    let usual = for_read.max(for_runs).next_multiple_of(natural);
-    let row_bytes = cols * request.dtype.size();
-    let fitting = way.slab_bytes / (row_bytes * request.crop.len().max(1));
-    let long = LINE_BYTES.div_ceil(row_bytes).min(fitting);
-    if long <= usual {
-        return usual.clamp(1, rows);
+    match o.tile_cols {
+        Some(cols) if cols % 2 == 1 && cols < request.crop.cols => {
+            let must = format!(
+                "even or the crop's width ({}), because two images are transformed together",
+                request.crop.cols
+            );
+            Err(bad_value("tile_cols", &must, &cols, &(cols + 1)))
+        }
+        _ => Ok(()),
     }
-    // Equal slabs, for the last one is stored as long as the others.
-    rows.div_ceil(rows.div_ceil(long)).next_multiple_of(natural).clamp(1, rows)
-}
-
-/// Whole detector rows when they fit, else an even number of columns of one row.
-fn tile_shape(request: &Request<'_>, way: Way) -> (usize, usize) {
-    let image = request.scan.len() * 2 * request.precision.size();
-    let row = image * request.crop.cols;
-    if row > way.tile_bytes {
-        let cols = (way.tile_bytes / image.max(1)) & !1;
-        return (1, cols.max(2));
-    }
-    // Enough tiles that all workers stay busy to the end.
-    let most = request.crop.rows.div_ceil(8 * request.workers.max(1));
-    ((way.tile_bytes / row.max(1)).clamp(1, most.max(1)), request.crop.cols)
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
 use super::*;
+use crate::config::Config;
+use crate::machine::MachineRates;
 
 fn request(overrides: &PlanConfig) -> Request<'_> {
     Request {
@@ -13,11 +15,13 @@ fn request(overrides: &PlanConfig) -> Request<'_> {
         precision: Precision::F64,
         upscale: 4,
         half_sets: false,
+        images: 2,
         fit_bytes: 0,
+        refine_bytes: 0,
         memory: 8 << 30,
         workers: 2,
-        free_disk: None,
-        export_hdf5: true,
+        exports: Exports { hdf5: true, ..Exports::default() },
+        around: Around::default(),
         fixed_layout: None,
         overrides,
     }
@@ -66,12 +70,125 @@ fn the_budget_that_the_hint_names_works_also_beyond_a_gibibyte() {
     }
 }
 
+fn folder(path: &str, device: u64, free: u64) -> Option<Folder> {
+    Some(Folder { path: path.into(), device, free })
+}
+
 #[test]
 fn a_disk_that_is_too_small_is_refused_before_anything_is_written() {
     let none = PlanConfig::default();
-    let error = Plan::make(&Request { free_disk: Some(1 << 30), ..request(&none) }).expect_err("too small");
-    assert_eq!(error.exit_code(), 5);
-    assert!(error.to_string().contains("6.5 GiB") && error.to_string().contains("1 GiB"), "{error}");
+    let with = |cache, existing, export| {
+        let folders = Folders { cache, existing, export };
+        Plan::make(&Request { around: Around { folders, ..Around::default() }, ..request(&none) })
+    };
+    let (gib, cost) = (1 << 30, with(None, 0, None).expect("nothing is known").disk_cost);
+    let message = |result: Result<Plan>| {
+        let error = result.expect_err("too small");
+        assert_eq!(error.exit_code(), 5);
+        format!("{error}; {}", error.hint().unwrap_or_default())
+    };
+    let text = message(with(folder("/c", 1, gib), 0, folder("/e", 2, 100 * gib)));
+    assert!(text.contains("/c") && text.contains("6.5 GiB") && text.contains("1 GiB"), "{text}");
+    assert!(text.contains("cache.folder="), "{text}");
+    // The HDF5 cache and the results lie on a disk of their own.
+    let text = message(with(folder("/c", 1, 100 * gib), 0, folder("/e", 2, gib)));
+    assert!(text.contains("/e") && text.contains("6 GiB for the HDF5 cache"), "{text}");
+    // Each has room, but both together have not.
+    let text = message(with(folder("/c", 1, 7 * gib), 0, folder("/e", 1, 7 * gib)));
+    assert!(text.contains("--out FOLDER") && text.contains("12.5 GiB"), "{text}");
+    assert!(with(folder("/c", 1, 7 * gib), 0, folder("/e", 2, 7 * gib)).is_ok());
+    let rest = cost.total() - gib;
+    assert!(with(folder("/c", 1, rest), gib, folder("/e", 1, rest)).is_ok(), "what exists is written over");
+    assert!(with(folder("/c", 1, rest), 0, folder("/e", 1, rest)).is_err());
+}
+
+fn explained<'p>(plan: &'p Plan, choice: &str) -> &'p Choice {
+    plan.explain.iter().find(|c| c.choice == choice).unwrap_or_else(|| panic!("no {choice} in {:?}", plan.explain))
+}
+
+#[test]
+fn every_choice_says_which_limit_decided_it() {
+    let none = PlanConfig::default();
+    let roomy = Plan::make(&request(&none)).expect("fits");
+    for choice in &roomy.explain {
+        let limit = choice.because.split(':').next().unwrap_or_default();
+        assert!(
+            ["default", "your key", "budget", "disk", "source", "run.workers, or one per processor"].contains(&limit),
+            "{choice:?}"
+        );
+        assert!(Config::documented_defaults().contains(choice.key.split('.').next_back().unwrap_or("?")), "{choice:?}");
+    }
+    let tight = Plan::make(&Request { memory: 100 << 20, ..request(&none) }).expect("fits");
+    for name in ["stack", "tile"] {
+        let because = &explained(&tight, name).because;
+        assert!(because.starts_with("budget: ") && because.contains("100 MiB"), "{name}: {because}");
+    }
+    let keys = PlanConfig { tile_rows: Some(2), queue: Some(5), turn_workers: Some(1), ..PlanConfig::default() };
+    let user = Plan::make(&request(&keys)).expect("fits");
+    for name in ["tile", "queue", "turn_workers"] {
+        assert_eq!(explained(&user, name).because, "your key", "{name}");
+    }
+    assert_eq!((user.queue, user.turn_workers, explained(&user, "queue").value.as_str()), (5, 1, "5"));
+    let resumed = Plan::make(&Request { fixed_layout: Some((8, 2, 64)), ..request(&none) }).expect("fits");
+    assert!(explained(&resumed, "tile").because.starts_with("existing cache"));
+    assert!(explained(&resumed, "slab_rows").because.starts_with("existing cache"));
+    let around = Around {
+        budget: BudgetFrom::Group { free: 16 << 30 },
+        group_window: Some(9 << 20),
+        network: Some("NFS"),
+        ..Around::default()
+    };
+    let cluster = Plan::make(&Request { around, ..request(&none) }).expect("fits");
+    assert!(!cluster.mapped && cluster.write_window == Some(9 << 20));
+    assert!(explained(&cluster, "access").because.contains("NFS"));
+    assert!(explained(&cluster, "memory").because.starts_with("control group: half of the 16 GiB"));
+    assert!(explained(&cluster, "write_window").because.starts_with("control group"));
+}
+
+#[test]
+fn the_page_cache_is_the_stacks_memory_only_where_there_is_plenty_and_nobody_said_otherwise() {
+    let none = PlanConfig::default();
+    let with = |free: u64, overrides: &PlanConfig| {
+        let around = Around { free_memory: Some(free), ..Around::default() };
+        Plan::make(&Request { around, overrides, ..request(&none) }).expect("fits")
+    };
+    let plenty = with(64 << 30, &none);
+    assert!(plenty.in_memory && plenty.page_cache);
+    assert!(plenty.memory_cost.peak() < with(8 << 30, &none).memory_cost.peak(), "the stack is held once");
+    assert!(!with(8 << 30, &none).page_cache);
+    let asked = PlanConfig { in_memory: Some(true), ..PlanConfig::default() };
+    assert!(!with(64 << 30, &asked).page_cache);
+    let read = PlanConfig { access: Access::Read, ..PlanConfig::default() };
+    assert!(!with(64 << 30, &read).page_cache, "what is not mapped is not the page cache's");
+}
+
+#[test]
+fn times_follow_from_the_rates_and_what_was_not_measured_is_named() {
+    let none = PlanConfig::default();
+    let plan = Plan::make(&request(&none)).expect("fits");
+    let mut rates = MachineRates::of_this_machine();
+    rates.steps.workers = 4;
+    rates.steps.corner_turn = 1e-9;
+    rates.steps.align_documented = 2e-9;
+    rates.cold_read = 1e8;
+    let timing = Timing {
+        mode: Mode::Documented,
+        positions: 0,
+        samples: 1_000_000_000,
+        disk_samples: 500_000_000,
+        deposited: 100_000_000,
+        parametric: false,
+        refined: false,
+        free_memory: 1 << 40,
+    };
+    let (steps, missing) = timing.of(&plan, &rates);
+    let seconds = |name: &str| steps.iter().find(|s| s.step == name).map_or(-1.0, |s| s.seconds);
+    assert!((seconds("corner turn") - 0.536_870_912).abs() < 1e-9, "{steps:?}");
+    assert!((seconds("alignment") - 4.0).abs() < 1e-9, "two workers take twice as long as four: {steps:?}");
+    assert!(missing.contains(&"image") && missing.contains(&"start") && !missing.contains(&"fit"), "{missing:?}");
+    // Larger than the memory: the disk is what takes the time.
+    let (steps, _) = Timing { free_memory: 1 << 20, ..timing }.of(&plan, &rates);
+    assert!(steps.iter().any(|s| s.step == "corner turn" && (s.seconds - 5.368_709_12).abs() < 1e-9), "{steps:?}");
 }
 
 #[test]
@@ -86,15 +203,23 @@ fn overrides_win_and_impossible_ones_are_refused() {
     let plan = Plan::make(&request(&overrides)).expect("fits");
     assert_eq!((plan.tile_rows, plan.tile_cols, plan.slab_rows, plan.in_memory), (3, 8, 5, false));
     assert_eq!((plan.tiles, plan.slabs), (22 * 8, 52));
-    let odd = PlanConfig { tile_cols: Some(7), ..Default::default() };
-    assert_eq!(Plan::make(&request(&odd)).map_err(|e| e.exit_code()).err(), Some(2));
+    for (bad, nearest) in [
+        (PlanConfig { tile_cols: Some(7), ..Default::default() }, "plan.tile_cols=8`"),
+        (PlanConfig { tile_cols: Some(66), ..Default::default() }, "plan.tile_cols=64`"),
+        (PlanConfig { tile_rows: Some(65), ..Default::default() }, "plan.tile_rows=64`"),
+        (PlanConfig { slab_rows: Some(257), ..Default::default() }, "plan.slab_rows=256`"),
+    ] {
+        let error = Plan::make(&request(&bad)).expect_err(nearest);
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.hint().is_some_and(|hint| hint.ends_with(nearest)), "{error}: {:?}", error.hint());
+    }
 }
 
 #[test]
 fn plans_are_sane_for_all_kinds_of_shapes() {
     let none = PlanConfig::default();
     for (scan, det, memory) in
-        [((1, 1), (1, 1), 64), ((7, 3), (5, 9), 64), ((2048, 2048), (256, 256), 4096), ((80, 112), (130, 128), 256)]
+        [((1, 1), (1, 1), 64), ((7, 3), (5, 9), 64), ((2048, 2048), (256, 256), 6144), ((80, 112), (130, 128), 256)]
     {
         let scan = ScanShape::new(scan.0, scan.1);
         let det = DetShape::new(det.0, det.1);

@@ -6,7 +6,7 @@ use crate::cache::{Candidate, Fingerprint, Manifest, Step};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::pipeline::Workers;
-use crate::session::parameters;
+use crate::session::{cores, parameters};
 
 /// The stem of the input's name, from which all names of results are made.
 pub fn base_name(input: &Path) -> String {
@@ -83,6 +83,5 @@ pub(super) fn choose(folder: &Path, base: &str, source: &Fingerprint, config: &C
 /// # Errors
 /// As [`Workers::new`].
 pub fn workers(config: &Config) -> Result<Workers> {
-    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Workers::new(config.run.workers.unwrap_or_else(cores))
 }

@@ -2,6 +2,7 @@
 
 mod find;
 mod parameters;
+mod planning;
 mod preview;
 mod results;
 mod run;
@@ -12,25 +13,23 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::json;
 
 pub use find::{base_name, cache_folder, timestamp, workers};
+pub(crate) use planning::{cores, memory_limit};
 pub use preview::Preview;
 pub use results::Results;
 
 use find::{Found, choose};
+use planning::{Budget, around, export_folder, fixed_layout, network_advice, request};
 
-use crate::axes::{DType, DetShape, ScanShape};
 use crate::cache::{Fingerprint, Layout, Manifest, Step, StepState, WorkingCache};
-use crate::config::{Config, Merge, Mode};
+use crate::config::{Config, Mode};
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{self, MemoryBudget};
+use crate::memory::MemoryBudget;
 use crate::pipeline::{GraphReport, Workers};
-use crate::plan::{Plan, Request};
+use crate::plan::Plan;
 use crate::progress::{CancelToken, Progress};
 use crate::read::{self, FrameSource};
 use crate::steps::{self, BrightDisk, Detected, RunContext};
-use crate::store::free_disk;
-
-/// Never take more than this without being told to.
-const MOST_MEMORY: u64 = 16 << 30;
+use crate::store::Io;
 
 /// A dataset with its working cache, ready to run.
 pub struct Session<'a> {
@@ -42,6 +41,7 @@ pub struct Session<'a> {
     progress: &'a dyn Progress,
     reports: Mutex<Vec<GraphReport>>,
     budget: MemoryBudget,
+    planned: Budget,
     resumed: bool,
 }
 
@@ -67,6 +67,7 @@ impl<'a> Session<'a> {
         progress: &'a dyn Progress,
         cancel: &'a CancelToken,
     ) -> Result<Self> {
+        let budget = Budget::of(&config)?;
         let source = read::open(input, &config.source)?;
         let mut config = config;
         config.calibration = config.calibration.or(source.info().calibration);
@@ -93,7 +94,8 @@ impl<'a> Session<'a> {
             let shape = (info.scan, info.det, info.dtype);
             WorkingCache::create(&folder, &base_name(input), &timestamp(), fingerprint, shape)?
         };
-        let session = Self::assemble(Some(source), input.to_owned(), config, cache, (progress, cancel), resumed)?;
+        let session =
+            Self::assemble(Some(source), input.to_owned(), config, cache, (progress, cancel), (budget, resumed))?;
         session.forget_what_changed()?;
         Ok(session)
     }
@@ -114,8 +116,9 @@ impl<'a> Session<'a> {
             .map_err(|e| Error::cache(path, format!("its configuration is damaged: {e}")))?;
         let config = stored.with_settings(settings.iter().map(String::as_str))?;
         config.check_calibration()?;
+        let budget = Budget::of(&config)?;
         let input = cache.manifest().source.path.clone();
-        let session = Self::assemble(None, input, config, cache, (progress, cancel), true)?;
+        let session = Self::assemble(None, input, config, cache, (progress, cancel), (budget, true))?;
         session.forget_what_changed()?;
         Ok(session)
     }
@@ -126,13 +129,13 @@ impl<'a> Session<'a> {
         config: Config,
         mut cache: WorkingCache,
         (progress, cancel): (&'a dyn Progress, &'a CancelToken),
-        resumed: bool,
+        (planned, resumed): (Budget, bool),
     ) -> Result<Self> {
         let stored = serde_json::to_value(&config).map_err(|e| Error::bug(format!("configuration to JSON: {e}")))?;
         if cache.manifest().config != stored {
             cache.update(|m| m.config = stored)?;
         }
-        let budget = MemoryBudget::new(memory_limit(&config));
+        let budget = MemoryBudget::new(planned.bytes);
         Ok(Self {
             source,
             input,
@@ -142,6 +145,7 @@ impl<'a> Session<'a> {
             progress,
             reports: Mutex::default(),
             budget,
+            planned,
             resumed,
         })
     }
@@ -265,7 +269,14 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         let plan = self.plan(&disk)?;
+        if let Some(advice) = self.planned.advice() {
+            self.progress.warn(&advice);
+        }
         self.progress.note(&plan.summary(self.config.run.mode));
+        if let Some(advice) = network_advice(&self.cache_path(), &plan) {
+            self.progress.note(&advice);
+        }
+        self.cache().set_io(Io { map: plan.mapped, window: plan.write_window });
         let workers = Workers::new(plan.workers)?;
         let scan = self.cache().manifest().scan;
         let ctx = RunContext {
@@ -316,19 +327,18 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`Plan::make`].
     fn plan(&self, disk: &BrightDisk) -> Result<Plan> {
-        let (shape, layout, frame_bytes, existing, folder) = {
+        let (shape, layout, existing, folder, exported) = {
             let cache = self.cache();
             let m = cache.manifest();
-            let started = [Step::Fft, Step::Correlate, Step::Peaks].iter().any(|s| m.state(*s) != StepState::Absent);
-            let frame_bytes = self.source().map_or(1, |s| s.block_bytes(1));
             let existing = crate::store::disk_usage(cache.path());
-            ((m.scan, m.det, m.dtype), m.layout.filter(|_| started), frame_bytes, existing, cache.path().to_owned())
+            let exported = m.exports.get("hdf5").is_some_and(|path| path.is_file());
+            ((m.scan, m.det, m.dtype), fixed_layout(m), existing, cache.path().to_owned(), exported)
         };
-        let mut request = request(&self.config, shape, disk, frame_bytes, self.source());
-        request.memory = self.budget.limit();
-        request.fixed_layout = layout.map(|l| (l.slab_rows, l.tile_rows, l.tile_cols));
-        // What the cache already holds is written in place.
-        request.free_disk = free_disk(&folder).map(|free| free + existing);
+        let mut request = request(&self.config, shape, disk, self.source(), self.planned);
+        request.fixed_layout = layout;
+        // What was exported is not written again, and what the cache already holds is written in place.
+        request.exports.hdf5 &= !exported;
+        request.around = around(self.planned, &folder, existing, &export_folder(&self.input, &self.config));
         let plan = match Plan::make(&request) {
             Err(e) if request.fixed_layout.is_some() && matches!(e.kind(), ErrorKind::Memory { .. }) => {
                 request.fixed_layout = None;
@@ -390,46 +400,6 @@ impl<'a> Session<'a> {
         }
         Ok(Some(cache.path().to_owned()))
     }
-}
-
-/// What the planner is asked.
-fn request<'c>(
-    config: &'c Config,
-    (scan, det, dtype): (ScanShape, DetShape, DType),
-    disk: &BrightDisk,
-    frame_bytes: usize,
-    source: Option<&dyn FrameSource>,
-) -> Request<'c> {
-    Request {
-        scan,
-        det,
-        dtype,
-        crop: disk.crop.shape(),
-        frame_bytes,
-        natural_frames: source.map_or(1, FrameSource::natural_frames),
-        held_bytes: source.map_or(0, FrameSource::held_bytes) as u64,
-        mode: config.run.mode,
-        precision: config.run.precision,
-        upscale: steps::upscale_factor(config, disk),
-        half_sets: config.merge() != Merge::Nearest,
-        fit_bytes: if config.is_parametric() { steps::fit_bytes(disk) } else { 0 },
-        memory: memory_limit(config),
-        workers: config.run.workers.unwrap_or_else(cores),
-        free_disk: None,
-        export_hdf5: config.export.hdf5 && cfg!(feature = "hdf5"),
-        fixed_layout: None,
-        overrides: &config.plan,
-    }
-}
-
-/// Cores that this process may use.
-pub(crate) fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// The memory budget in bytes: given, or a part of what is free.
-pub(crate) fn memory_limit(config: &Config) -> u64 {
-    config.run.memory.map_or_else(|| (memory::available().bytes / 2).min(MOST_MEMORY), |m| m.0)
 }
 
 /// The number of documented steps that a cache has completed (1–5), as the documented HDF5 cache counts them.

@@ -2,15 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cache::Fingerprint;
+use crate::cache::{Fingerprint, Manifest};
 use crate::config::Config;
-use crate::error::Result;
-use crate::plan::Plan;
+use crate::error::{ErrorKind, Result};
+use crate::plan::{Plan, StepTime};
 use crate::progress::CancelToken;
 use crate::read::{self, DatasetInfo};
-use crate::session::{Found, base_name, cache_folder, choose, request};
+use crate::session::planning::{Budget, around, export_folder, fixed_layout, network_advice, request, timing};
+use crate::session::{Found, base_name, cache_folder, choose};
 use crate::steps::{self, BrightDisk};
-use crate::store::free_disk;
+use crate::store::{disk_usage, rates_path, read_rates};
 
 /// A look ahead: the disk, the plan and the cache that would be continued.
 #[derive(Debug, Clone)]
@@ -19,8 +20,11 @@ pub struct Preview {
     pub info: DatasetInfo,
     /// The bright-field disk, found in a sample of frames.
     pub disk: BrightDisk,
-    /// How the work would be cut, as for a fresh run.
+    /// How the work would be cut: as in the cache that would be continued, where there is one.
     pub plan: Plan,
+    /// What the steps of a fresh run are expected to take, and the steps whose rate was not measured; `None` on a machine
+    /// that was not measured (`stemstream bench`).
+    pub time: Option<(Vec<StepTime>, Vec<&'static str>)>,
     /// The cache that would be continued.
     pub cache: Option<PathBuf>,
     /// What the user should know.
@@ -33,18 +37,36 @@ impl Preview {
     /// # Errors
     /// As [`read::open`], [`steps::detect`] and [`Plan::make`].
     pub fn of(input: &Path, config: &Config, cancel: &CancelToken) -> Result<Self> {
+        let budget = Budget::of(config)?;
         let source = read::open(input, &config.source)?;
         let info = source.info().clone();
-        let detected = steps::detect(&*source, config, cancel)?;
-        let folder = cache_folder(input, config);
-        let cache = match choose(&folder, &base_name(input), &Fingerprint::of(&*source)?, config) {
+        let mut config = config.clone();
+        config.calibration = config.calibration.or(info.calibration);
+        let detected = steps::detect(&*source, &config, cancel)?;
+        let folder = cache_folder(input, &config);
+        let cache = match choose(&folder, &base_name(input), &Fingerprint::of(&*source)?, &config) {
             Ok(Found::Cache(path)) => Some(path),
             _ => None,
         };
         let shape = (info.scan, info.det, info.dtype);
-        let mut request = request(config, shape, &detected.disk, source.block_bytes(1), Some(&*source));
-        request.free_disk = free_disk(&folder);
-        let plan = Plan::make(&request)?;
-        Ok(Self { info, disk: detected.disk, plan, cache, warnings: detected.warnings })
+        let mut request = request(&config, shape, &detected.disk, Some(&*source), budget);
+        let manifest = cache.as_deref().and_then(|path| Manifest::read(path).ok());
+        let existing = cache.as_deref().map_or(0, disk_usage);
+        request.fixed_layout = manifest.as_ref().and_then(fixed_layout);
+        request.around = around(budget, &folder, existing, &export_folder(input, &config));
+        let plan = match Plan::make(&request) {
+            // As the run will do: with so little memory the cache's tiles are made again.
+            Err(e) if request.fixed_layout.is_some() && matches!(e.kind(), ErrorKind::Memory { .. }) => {
+                request.fixed_layout = None;
+                Plan::make(&request)?
+            }
+            other => other?,
+        };
+        let mut warnings = detected.warnings;
+        warnings.extend(budget.advice());
+        warnings.extend(network_advice(&folder, &plan));
+        let rates = rates_path().and_then(|path| read_rates(&path));
+        let time = rates.map(|rates| timing(&config, &detected.disk, &request).of(&plan, &rates));
+        Ok(Self { info, disk: detected.disk, plan, cache, time, warnings })
     }
 }

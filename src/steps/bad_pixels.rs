@@ -62,7 +62,7 @@ pub(super) fn squares_of_stack(ctx: &RunContext<'_>, stack: &Stack) -> Result<Ve
         (0..ctx.crop.shape().len())
             .map(|pixel| {
                 ctx.cancel.check()?;
-                stack.copy_image(pixel, &mut image);
+                stack.copy_image(pixel, &mut image)?;
                 Ok(square_sum(&image))
             })
             .collect()

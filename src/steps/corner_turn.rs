@@ -78,7 +78,7 @@ pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedS
         Some(charge) => Stack::in_memory(slabs, charge, (info.dtype, info.scan, geometry.slab_rows)),
         None => Stack::open(ctx.cache().group(), info.scan, crop.shape())?,
     };
-    let central_image = image_of(&stack, central_pixel(crop.shape()));
+    let central_image = image_of(&stack, central_pixel(crop.shape()))?;
     let bad_pixels = look_for_bad_pixels(ctx, &detected.disk, &mean_pattern, totals.squares())?;
     let mut cache = ctx.cache();
     cache.group().write_image("mean_pattern", &mean_pattern, ["det_row", "det_col"])?;
@@ -127,7 +127,7 @@ fn run_graph(
     let blocks_are_slabs = plan.read_frames >= geometry.line();
     let part_buffers = if blocks_are_slabs { 1 } else { plan.read_buffers };
     let parts = Pool::new(ctx.budget, "turning frames", part_buffers, part_bytes)?;
-    let (maker, charge) = slab_maker(ctx, geometry, array)?;
+    let (maker, charge) = slab_maker(ctx, geometry)?;
     let mut kept: Vec<Option<Arc<AlignedBytes>>> = vec![None; geometry.slabs];
     source.begin_pass(pushes_others_out(ctx));
 
@@ -136,7 +136,7 @@ fn run_graph(
     // A block that waits to be read holds a buffer in vain: one is enough.
     let jobs = graph.source("cut", 1, Cut { source, geometry, frames: plan.read_frames, raw, sums });
     let raw_blocks = graph.stage("read", HANDS, plan.queue, jobs, || Read { source, geometry });
-    let turned = graph.stage("turn", plan.workers, plan.queue, raw_blocks, || Turn {
+    let turned = graph.stage("turn", plan.turn_workers, plan.queue, raw_blocks, || Turn {
         geometry,
         slabs: maker.clone(),
         parts: parts.clone(),
@@ -160,24 +160,16 @@ fn run_graph(
     Ok((slabs, charge))
 }
 
-/// Slabs that stay in memory if the plan says so and the page cache cannot do it as well.
-fn slab_maker(ctx: &RunContext<'_>, geometry: Geometry, array: &ChunkedArray) -> Result<(SlabMaker, Option<Charge>)> {
+/// Slabs that stay in memory, or that are only written.
+fn slab_maker(ctx: &RunContext<'_>, geometry: Geometry) -> Result<(SlabMaker, Option<Charge>)> {
     let plan = ctx.plan;
-    if plan.in_memory && !(array.is_mapped() && page_cache_holds(ctx)) {
+    if plan.in_memory && !plan.page_cache {
         let stack_bytes = geometry.slab_bytes() as u64 * geometry.slabs as u64;
         let charge = ctx.budget.charge(stack_bytes, "the cropped stack")?;
         return Ok((SlabMaker::Memory(geometry.slab_bytes()), Some(charge)));
     }
     let pool = Pool::new(ctx.budget, "slabs of the stack", plan.slab_buffers, geometry.slab_bytes())?;
     Ok((SlabMaker::Written(pool), None))
-}
-
-/// Whether everything that this run reads and writes fits in the free memory twice, so that the system has no reason to
-/// give up pages of the stack. In a control group it has to.
-fn page_cache_holds(ctx: &RunContext<'_>) -> bool {
-    let free = memory::available();
-    let disk = &ctx.plan.disk_cost;
-    !free.from_cgroup && (disk.source + disk.cache() + disk.hdf5).saturating_mul(2) <= free.bytes
 }
 
 /// Whether the source's pages would push everything else out of the page cache.

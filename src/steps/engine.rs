@@ -72,17 +72,20 @@ impl<T: Real> Engine<T> {
     }
 
     /// Fetches a pair from the stack and transforms it; the packed spectrum stays inside.
-    pub(super) fn load(&mut self, stack: &Stack, pair: Pair) -> [PixelSums; 2] {
+    ///
+    /// # Errors
+    /// As [`Stack::copy_image`].
+    pub(super) fn load(&mut self, stack: &Stack, pair: Pair) -> Result<[PixelSums; 2]> {
         let n = self.shape.len();
         let [first, second] = &mut self.samples;
         let sums = with_sample_type!(stack.dtype(), S => {
             let a = first.cast_mut::<S>();
-            stack.copy_image(pair.pixel, a);
+            stack.copy_image(pair.pixel, a)?;
             let sums_a = pixel_sums(a);
             let a = (&*a, offset(sums_a, n));
             if pair.both {
                 let b = second.cast_mut::<S>();
-                stack.copy_image(pair.pixel + 1, b);
+                stack.copy_image(pair.pixel + 1, b)?;
                 let sums_b = pixel_sums(b);
                 pack_pair(a, Some((&*b, offset(sums_b, n))), &mut self.image);
                 [sums_a, sums_b]
@@ -92,18 +95,21 @@ impl<T: Real> Engine<T> {
             }
         });
         self.fft.forward(&mut self.image, &mut self.spectrum, &mut self.scratch);
-        sums
+        Ok(sums)
     }
 
     /// As [`load`](Self::load), with each image's mean taken off and multiplied by `window`, both over the pair's own
     /// scale; returns the packed spectrum (transposed).
-    pub(super) fn load_windowed(&mut self, stack: &Stack, pair: Pair, window: &[f32]) -> &[Complex<T>] {
+    ///
+    /// # Errors
+    /// As [`Stack::copy_image`].
+    pub(super) fn load_windowed(&mut self, stack: &Stack, pair: Pair, window: &[f32]) -> Result<&[Complex<T>]> {
         let n = self.shape.len();
         let [first, second] = &mut self.samples;
         with_sample_type!(stack.dtype(), S => {
-            let mut windowed = |pixel: usize, samples: &mut AlignedBytes, imaginary: bool| {
+            let mut windowed = |pixel: usize, samples: &mut AlignedBytes, imaginary: bool| -> Result<()> {
                 let samples = samples.cast_mut::<S>();
-                stack.copy_image(pixel, samples);
+                stack.copy_image(pixel, samples)?;
                 let mean = pixel_sums(samples).sum / n as f64;
                 for ((z, s), w) in self.image.iter_mut().zip(&*samples).zip(window) {
                     let value = T::round_from((s.to_f64() - mean) * f64::from(*w));
@@ -113,14 +119,15 @@ impl<T: Real> Engine<T> {
                         *z = Complex::new(value, T::default());
                     }
                 }
+                Ok(())
             };
-            windowed(pair.pixel, first, false);
+            windowed(pair.pixel, first, false)?;
             if pair.both {
-                windowed(pair.pixel + 1, second, true);
+                windowed(pair.pixel + 1, second, true)?;
             }
         });
         self.fft.forward(&mut self.image, &mut self.spectrum, &mut self.scratch);
-        &self.spectrum
+        Ok(&self.spectrum)
     }
 
     /// Writes the loaded pair's spectra (`[scan row, scan col]`).
@@ -192,7 +199,7 @@ mod tests {
         let reference = Reference::<T>::new(&Image::from_shape_fn((6, 10), |(r, c)| (r * 7 + c * 3) as f64), shape);
         let mut engine = Engine::new(&Fft2::new(shape), 2, &budget).expect("fits");
         let pair = Pair { pixel: 0, slot: 0, both: true };
-        let sums = engine.load(&stack, pair);
+        let sums = engine.load(&stack, pair).expect("in memory");
         let (mut a, mut b) = (vec![Complex::default(); 60], vec![Complex::default(); 60]);
         engine.spectra(&sums, &mut a, Some(&mut b));
         let direct = engine.correlate_loaded(&reference, &sums);

@@ -30,9 +30,9 @@ mod tile;
 
 pub use context::RunContext;
 pub use corner_turn::corner_turn;
-pub use merge::{Resolution, Resolutions, upscale_factor};
+pub use merge::{Resolution, Resolutions, images_made, upscale_factor};
 pub use parametric::{AberrationFit, fit_aberrations, fit_bytes};
-pub use refine::{OrderTrial, RefineIteration, RefineReport, refine};
+pub use refine::{OrderTrial, RefineIteration, RefineReport, refine, refine_bytes};
 pub use selection::usable_pixels;
 pub use stack::{CroppedStack, Stack};
 pub use step1_detect::{BrightDisk, Detected, detect};

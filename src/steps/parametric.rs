@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use num_complex::Complex;
 use serde::{Deserialize, Serialize};
 
-use crate::axes::{Calibration, Image, wavelength_angstrom};
+use crate::axes::{Calibration, Image, ScanShape, wavelength_angstrom};
 use crate::error::{Error, Result};
 use crate::kernel::aberrations::Aberrations;
 use crate::kernel::crosspower::Model;
@@ -201,10 +201,16 @@ fn spectra_for(pixels: usize) -> usize {
     (MOST_PRODUCTS / (4 * pixels.max(1))).clamp(FEWEST_SPECTRA, MOST_FREQUENCIES)
 }
 
-/// Memory that a fit takes for its spectra: gathered, sorted by colours, and binned.
-pub fn fit_bytes(disk: &BrightDisk) -> u64 {
-    let pixels = (std::f64::consts::PI * disk.radius * disk.radius).min(disk.crop.shape().len() as f64).ceil() as usize;
-    (3 * size_of::<Complex<f32>>() * pixels * spectra_for(pixels)) as u64
+/// Memory in bytes that a fit takes for its spectra: gathered, sorted by colours, and binned; or, before that, for those
+/// that say which frequencies are strong.
+pub fn fit_bytes(disk: &BrightDisk, scan: ScanShape) -> u64 {
+    let radius = USED_RADIUS * disk.radius;
+    let pixels = (std::f64::consts::PI * radius * radius).min(disk.crop.shape().len() as f64).ceil() as usize;
+    let count = spectra_for(pixels).min(scan.len() / 2);
+    let kept = 3 * size_of::<Complex<f32>>() * pixels * count;
+    let probed = samples::PROBED_AT_ONCE * scan.len() / 2 * size_of::<f64>();
+    // Frequencies, their order and strength.
+    (kept.max(probed) + 20 * scan.len()) as u64
 }
 
 /// Crop indices of the usable detector pixels inside the disk, in order.

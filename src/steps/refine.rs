@@ -23,7 +23,7 @@ mod spectra;
 
 use serde::{Deserialize, Serialize};
 
-use crate::axes::{Image, Plane};
+use crate::axes::{Image, Plane, ScanShape};
 use crate::cache::{Extra, Step};
 use crate::error::Result;
 use crate::steps::context::RunContext;
@@ -121,6 +121,13 @@ pub(super) fn pixels_in_disk(ctx: &RunContext<'_>, disk: &BrightDisk) -> Result<
         usable[*p] && r.hypot(c) <= USED_RADIUS * disk.radius
     };
     Ok((0..usable.len()).filter(inside).collect())
+}
+
+/// Memory in bytes that the refinement takes for its spectra and sums.
+pub fn refine_bytes(disk: &BrightDisk, scan: ScanShape) -> u64 {
+    let radius = USED_RADIUS * disk.radius;
+    let pixels = (std::f64::consts::PI * radius * radius).min(disk.crop.shape().len() as f64).ceil();
+    spectra::bytes(pixels as usize, scan)
 }
 
 /// Refines absolute shift maps (`y`, `x`: `[crop row, crop col]`, no shift is half of the scan) with the images of `used`,

@@ -9,10 +9,12 @@ use crate::axes::{Crop, DType, DetShape, Image, Sample, ScanShape};
 use crate::error::{Error, Result};
 use crate::memory::Charge;
 use crate::pipeline::AlignedBytes;
-use crate::store::{ArraySpec, ChunkBytes, ChunkedArray, Group, StoredType};
+use crate::store::{ArraySpec, ChunkSource, ChunkedArray, Group, StoredType};
 
 /// The name of the stack's array in the cache.
 const ARRAY: &str = "stack";
+/// Files of slabs that may be open at once, where they are not mapped: systems usually allow 1024 to a process.
+const MOST_OPEN: usize = 256;
 
 /// One number for each detector pixel of the crop and each scan position, in the source's own type.
 ///
@@ -30,7 +32,7 @@ pub struct Stack {
 #[derive(Debug)]
 enum Slabs {
     Memory { slabs: Vec<Arc<AlignedBytes>>, _charge: Charge },
-    Disk { chunks: Vec<ChunkBytes>, ahead: ReadAhead },
+    Disk { chunks: Vec<ChunkSource>, ahead: ReadAhead },
 }
 
 impl Stack {
@@ -56,8 +58,10 @@ impl Stack {
         if *spec != stack_spec(scan, crop, slab_rows, dtype) {
             return Err(Error::cache(group.path(), "its stack has an unexpected shape"));
         }
-        let chunks = (0..scan.rows.div_ceil(slab_rows))
-            .map(|i| array.chunk(&[i, 0, 0, 0]).inspect(ChunkBytes::read_as_announced))
+        let count = scan.rows.div_ceil(slab_rows);
+        let keep_open = count <= MOST_OPEN;
+        let chunks = (0..count)
+            .map(|i| array.chunk_source(&[i, 0, 0, 0], keep_open).inspect(ChunkSource::read_as_announced))
             .collect::<Result<_>>()?;
         let ahead = ReadAhead::new(crop.len(), scan.len() * dtype.size());
         Ok(Self { slabs: Slabs::Disk { chunks, ahead }, dtype, scan, line: slab_rows * scan.cols })
@@ -73,13 +77,6 @@ impl Stack {
         matches!(self.slabs, Slabs::Memory { .. })
     }
 
-    fn slab(&self, index: usize) -> &[u8] {
-        match &self.slabs {
-            Slabs::Memory { slabs, .. } => &slabs[index],
-            Slabs::Disk { chunks, .. } => chunks[index].bytes(),
-        }
-    }
-
     /// Has the system fetch this image, and those after it when one after the other is asked for.
     fn announce(&self, pixel: usize) {
         let Slabs::Disk { chunks, ahead } = &self.slabs else { return };
@@ -92,16 +89,24 @@ impl Stack {
 
     /// Copies the image of one detector pixel (`[scan row, scan col]`).
     ///
+    /// # Errors
+    /// [`Io`](crate::error::ErrorKind::Io) when a stack on disk is read by positioned reads and one fails.
+    ///
     /// # Panics
     /// When `S` is not the stack's type, the pixel is out of range or `out` is not one sample per scan position.
-    pub fn copy_image<S: Sample>(&self, pixel: usize, out: &mut [S]) {
+    pub fn copy_image<S: Sample>(&self, pixel: usize, out: &mut [S]) -> Result<()> {
         assert_eq!(S::DTYPE, self.dtype, "stack of another type");
         assert_eq!(out.len(), self.scan.len(), "image of a wrong size");
         self.announce(pixel);
+        let start = pixel * self.line * self.dtype.size();
         for (index, piece) in out.chunks_mut(self.line).enumerate() {
-            let samples: &[S] = bytemuck::cast_slice(self.slab(index));
-            piece.copy_from_slice(&samples[pixel * self.line..pixel * self.line + piece.len()]);
+            let bytes: &mut [u8] = bytemuck::cast_slice_mut(piece);
+            match &self.slabs {
+                Slabs::Memory { slabs, .. } => bytes.copy_from_slice(&slabs[index][start..start + bytes.len()]),
+                Slabs::Disk { chunks, .. } => chunks[index].copy(start, bytes)?,
+            }
         }
+        Ok(())
     }
 }
 
@@ -136,11 +141,14 @@ pub(super) fn central_pixel(crop: DetShape) -> usize {
 }
 
 /// One detector pixel's image as f64.
-pub(super) fn image_of(stack: &Stack, pixel: usize) -> Image {
+///
+/// # Errors
+/// As [`Stack::copy_image`].
+pub(super) fn image_of(stack: &Stack, pixel: usize) -> Result<Image> {
     crate::with_sample_type!(stack.dtype, S => {
         let mut samples = vec![<S as Default>::default(); stack.scan.len()];
-        stack.copy_image(pixel, &mut samples);
+        stack.copy_image(pixel, &mut samples)?;
         let shape = (stack.scan.rows, stack.scan.cols);
-        Image::from_shape_fn(shape, |(r, c)| samples[r * stack.scan.cols + c].to_f64())
+        Ok(Image::from_shape_fn(shape, |(r, c)| samples[r * stack.scan.cols + c].to_f64()))
     })
 }

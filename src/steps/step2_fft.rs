@@ -159,7 +159,7 @@ where
         let mut sums = Vec::with_capacity(tile.pixels().div_ceil(2));
         for pair in tile.pairs(self.crop) {
             out.check()?;
-            let pair_sums = engine.load(stack, pair);
+            let pair_sums = engine.load(stack, pair)?;
             let (a, b) = pair_places(numbers, pair, n);
             engine.spectra(&pair_sums, a, b);
             sums.push(pair_sums);
@@ -244,7 +244,7 @@ where
     ctx.progress.begin("fft", pixels as u64 * image_bytes);
     let mut graph = Graph::new("fft", ctx.cancel);
     let jobs = graph.source("tiles", ctx.plan.queue, Tiles(tiles));
-    let spectra = graph.stage("fft", ctx.plan.workers, ctx.plan.queue, jobs, || FftBlock::<T> {
+    let spectra = graph.stage("fft", ctx.plan.fft_workers, ctx.plan.queue, jobs, || FftBlock::<T> {
         engine: Engine::new(&plan_fft, stack.dtype().size(), ctx.budget),
         source: &source,
         pool: pool.clone(),

@@ -127,7 +127,7 @@ impl<T: Real> Block for AlignBlock<'_, T> {
         let mut rows = Vec::with_capacity(tile.pixels());
         for pair in tile.pairs(self.crop) {
             out.check()?;
-            let sums = engine.load(self.stack, pair);
+            let sums = engine.load(self.stack, pair)?;
             let peaks = engine.correlate_loaded(self.reference, &sums);
             rows.extend(peaks[..=usize::from(pair.both)].iter().map(peak_row));
         }
@@ -233,7 +233,7 @@ fn lean<T: Real>(
     ctx.progress.begin("align", pixels as u64 * image_bytes);
     let mut graph = Graph::new("align", ctx.cancel);
     let jobs = graph.source("tiles", ctx.plan.queue, Tiles(work.tiles));
-    let aligned = graph.stage("align", ctx.plan.workers, ctx.plan.queue, jobs, || AlignBlock::<T> {
+    let aligned = graph.stage("align", ctx.plan.fft_workers, ctx.plan.queue, jobs, || AlignBlock::<T> {
         engine: Engine::new(&plan_fft, stack.dtype().size(), ctx.budget),
         stack,
         reference: &reference,
@@ -283,7 +283,7 @@ where
     ctx.progress.begin("align", pixels as u64 * per_pixel);
     let mut graph = Graph::new("align", ctx.cancel);
     let jobs = graph.source("tiles", plan.queue, Tiles(work.tiles));
-    let spectra = graph.stage("fft", plan.workers, plan.queue, jobs, || FftBlock::<T> {
+    let spectra = graph.stage("fft", plan.fft_workers, plan.queue, jobs, || FftBlock::<T> {
         engine: Engine::new(&plan_fft, sample_bytes, ctx.budget),
         source: &source,
         pool: spectra_pool.clone(),
@@ -299,13 +299,14 @@ where
     } else {
         spectra
     };
-    let correlated = graph.stage("correlate", plan.workers, plan.queue, to_correlate, || CorrelateBlock::<T> {
-        engine: Engine::new(&plan_fft, 1, ctx.budget),
-        reference: &reference,
-        pool: corr_pool.clone(),
-        scan: ctx.scan,
-        crop,
-    });
+    let correlated =
+        graph.stage("correlate", plan.correlate_workers, plan.queue, to_correlate, || CorrelateBlock::<T> {
+            engine: Engine::new(&plan_fft, 1, ctx.budget),
+            reference: &reference,
+            pool: corr_pool.clone(),
+            scan: ctx.scan,
+            crop,
+        });
     let mut write = Some(WriteCorrelations { array: &corr_array, number_bytes: n * size_of::<T>() });
     let written = graph.stage("write correlations", 1, plan.tiles, correlated, || take_once(&mut write));
     let sets = vec![(Step::Correlate, work.correlate), (Step::Peaks, work.peaks)];

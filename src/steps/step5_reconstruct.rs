@@ -163,14 +163,15 @@ fn accumulate<S: Sample>(job: &Job<'_>) -> Result<Reconstruction> {
     for group in parts.chunks(batch) {
         ctx.cancel.check()?;
         let images = &mut images.cast_mut::<S>()[..group.len() * n];
-        ctx.workers.install(|| {
+        ctx.workers.install(|| -> Result<()> {
             let jobs = images.par_chunks_mut(n).zip(&mut targets).zip(group);
-            jobs.for_each(|((image, targets), part)| {
-                stack.copy_image(part.pixel, image);
+            jobs.try_for_each(|((image, targets), part)| {
+                stack.copy_image(part.pixel, image)?;
                 if let Some([y, x]) = part.peak {
                     grid.targets(y, x, targets);
                 }
-            });
+                Ok::<(), Error>(())
+            })?;
             let images = &*images;
             let bands = value.par_chunks_mut(band_rows * row_len).zip(weight.par_chunks_mut(band_rows * row_len));
             bands.enumerate().for_each(|(i, (value, weight))| {
@@ -183,7 +184,8 @@ fn accumulate<S: Sample>(job: &Job<'_>) -> Result<Reconstruction> {
                 }
             });
             add_bright(images, group, &mut bright, 4 * workers);
-        });
+            Ok(())
+        })?;
         ctx.progress.advance((group.len() * image_bytes) as u64);
     }
     ctx.progress.end();

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use crate::axes::{DType, ScanShape};
     use crate::config::{Mode, PlanConfig, Precision};
-    use crate::plan::Request;
+    use crate::plan::{Around, Exports, Request};
 
     #[test]
     fn tiles_cover_the_crop_once_and_pairs_do_not_depend_on_them() {
@@ -98,11 +98,13 @@ mod tests {
                 precision: Precision::F32,
                 upscale: 4,
                 half_sets: false,
+                images: 2,
                 fit_bytes: 0,
+                refine_bytes: 0,
                 memory: 1 << 30,
                 workers: 2,
-                free_disk: None,
-                export_hdf5: false,
+                exports: Exports::default(),
+                around: Around::default(),
                 fixed_layout: None,
                 overrides: &overrides,
             })

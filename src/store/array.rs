@@ -15,6 +15,7 @@ use crate::axes::{DType, Image};
 use crate::error::{Error, Result};
 use crate::memory::write_window;
 use crate::store::chunk_bytes::ChunkBytes;
+use crate::store::chunk_source::ChunkSource;
 use crate::store::file::{atomic_write, create_folder, is_network, remove_folder, write_out};
 
 /// Bytes of one write call: large enough for the disk, small enough that an interrupt is noticed soon.
@@ -63,6 +64,23 @@ impl StoredType {
 pub struct Group {
     path: PathBuf,
     store: Arc<FilesystemStore>,
+    io: Io,
+}
+
+/// How chunks are read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Io {
+    /// Whether they are mapped; else they are read by positioned reads.
+    pub map: bool,
+    /// Bytes of a file that may wait for the disk; `None`: as much as the system lets wait.
+    pub window: Option<u64>,
+}
+
+impl Io {
+    /// What suits a folder: maps on local file systems, and a window in a memory control group.
+    pub fn of(folder: &Path) -> Self {
+        Self { map: !is_network(folder), window: write_window() }
+    }
 }
 
 impl Group {
@@ -89,7 +107,12 @@ impl Group {
     pub fn open(path: &Path) -> Result<Self> {
         let store = FilesystemStore::new(path)
             .map_err(|e| Error::io(path, "open the folder", std::io::Error::other(e.to_string())))?;
-        Ok(Self { path: path.to_owned(), store: Arc::new(store) })
+        Ok(Self { path: path.to_owned(), store: Arc::new(store), io: Io::of(path) })
+    }
+
+    /// Chooses how chunks of arrays that are opened from now on are read and written.
+    pub fn set_io(&mut self, io: Io) {
+        self.io = io;
     }
 
     /// The group's folder.
@@ -262,8 +285,8 @@ impl ChunkedArray {
     fn at(group: &Group, spec: ArraySpec) -> Self {
         Self {
             folder: group.path.join(&spec.name),
-            map: !is_network(&group.path),
-            window: write_window(),
+            map: group.io.map,
+            window: group.io.window,
             keep_pages: false,
             spec,
         }
@@ -379,6 +402,14 @@ impl ChunkedArray {
     /// [`Cache`](crate::error::ErrorKind::Cache) when it is missing or has a wrong length.
     pub fn chunk(&self, index: &[usize]) -> Result<ChunkBytes> {
         ChunkBytes::open(&self.chunk_path(index), self.spec.chunk_bytes(), self.map)
+    }
+
+    /// One chunk for reading piece by piece; a file that is not mapped stays open where `keep_open` says so.
+    ///
+    /// # Errors
+    /// As [`chunk`](Self::chunk).
+    pub fn chunk_source(&self, index: &[usize], keep_open: bool) -> Result<ChunkSource> {
+        ChunkSource::open(&self.chunk_path(index), self.spec.chunk_bytes(), self.map, keep_open)
     }
 }
 

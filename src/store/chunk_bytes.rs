@@ -26,15 +26,7 @@ impl ChunkBytes {
     /// # Errors
     /// [`Cache`](crate::error::ErrorKind::Cache) when the file is missing or has another length.
     pub(super) fn open(path: &Path, len: usize, map: bool) -> Result<Self> {
-        let damaged = |what: String| {
-            Error::cache(path, what)
-                .with_hint("the cache is damaged; start over with `--fresh`, or delete it with `stemstream cache rm`")
-        };
-        let file = File::open(path).map_err(|e| damaged(format!("failed to open the chunk: {e}")))?;
-        let found = file.metadata().map_err(|e| Error::io(path, "read the length of", e))?.len();
-        if found != len as u64 {
-            return Err(damaged(format!("expected a chunk of {len} bytes, found {found}")));
-        }
+        let file = open_chunk(path, len)?;
         if map {
             return mmap::map(&file).map(|m| Self(Bytes::Mapped(m))).map_err(|e| Error::io(path, "map", e));
         }
@@ -73,4 +65,18 @@ impl ChunkBytes {
     pub fn cast<T: bytemuck::Pod>(&self) -> &[T] {
         bytemuck::cast_slice(self.bytes())
     }
+}
+
+/// The file of a chunk of exactly `len` bytes.
+///
+/// # Errors
+/// [`Cache`](crate::error::ErrorKind::Cache) when it is missing or has another length.
+pub(super) fn open_chunk(path: &Path, len: usize) -> Result<File> {
+    let damaged = |what: String| {
+        Error::cache(path, what)
+            .with_hint("the cache is damaged; start over with `--fresh`, or delete it with `stemstream cache rm`")
+    };
+    let file = File::open(path).map_err(|e| damaged(format!("failed to open the chunk: {e}")))?;
+    let found = file.metadata().map_err(|e| Error::io(path, "read the length of", e))?.len();
+    if found == len as u64 { Ok(file) } else { Err(damaged(format!("expected a chunk of {len} bytes, found {found}"))) }
 }

@@ -118,29 +118,68 @@ pub fn disk_usage(path: &Path) -> u64 {
 
 /// Free bytes for an ordinary user on the file system that holds `path` (or its nearest existing parent).
 pub fn free_disk(path: &Path) -> Option<u64> {
-    let existing =
-        path.ancestors().find(|p| p.exists()).filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    rustix::fs::statvfs(existing).ok().map(|s| s.f_bavail.saturating_mul(s.f_frsize))
+    rustix::fs::statvfs(existing(path)).ok().map(|s| s.f_bavail.saturating_mul(s.f_frsize))
 }
 
-/// Whether `path` lies on a network or user-space file system, where a memory map can fail long after it was made.
+/// The existing folder that `path` is, or will be made in.
+fn existing(path: &Path) -> &Path {
+    path.ancestors().find(|p| p.exists()).filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The device number of the file system that `path` is on, or will be made on; `None` where nobody knows.
+pub fn device(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(existing(path)).ok().map(|metadata| metadata.dev())
+}
+
+/// Whether `path` is on a file system of the network, where memory maps are not to be trusted.
 pub fn is_network(path: &Path) -> bool {
-    // NFS, SMB, SMB2, CIFS, FUSE, Lustre, GPFS, BeeGFS, Ceph, 9P: magic numbers of statfs(2).
-    const MAGIC: [u64; 10] = [
-        0x6969,
-        0x517B,
-        0xFE53_4D42,
-        0xFF53_4D42,
-        0x6573_5546,
-        0x0BD0_0BD0,
-        0x4750_4653,
-        0x1983_0326,
-        0x00C3_6400,
-        0x0102_1997,
-    ];
-    let existing =
-        path.ancestors().find(|p| p.exists()).filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    rustix::fs::statfs(existing).is_ok_and(|s| MAGIC.contains(&(s.f_type as u64 & 0xFFFF_FFFF)))
+    network_kind(path).is_some()
+}
+
+/// The kind of network file system that `path` is on, or will be made on; `None` for local ones.
+pub fn network_kind(path: &Path) -> Option<&'static str> {
+    file_system(path).and_then(network_name)
+}
+
+fn file_system(path: &Path) -> Option<u64> {
+    rustix::fs::statfs(existing(path)).ok().map(|s| s.f_type as u64 & 0xFFFF_FFFF)
+}
+
+/// The name of a network file system by its magic number in `statfs(2)`.
+fn network_name(magic: u64) -> Option<&'static str> {
+    Some(match magic {
+        0x6969 => "NFS",
+        0x517B => "SMB",
+        0xFE53_4D42 => "SMB2",
+        0xFF53_4D42 => "CIFS",
+        0x6573_5546 => "FUSE",
+        0x0BD0_0BD0 => "Lustre",
+        0x4750_4653 => "GPFS",
+        0x1983_0326 => "BeeGFS",
+        0x00C3_6400 => "Ceph",
+        0x0102_1997 => "9P",
+        0x5346_414F | 0x6B41_4653 => "AFS",
+        0xAAD7_AAEA => "PanFS",
+        0x2003_0528 => "OrangeFS",
+        _ => return None,
+    })
+}
+
+/// A local folder with room for `needed` bytes where a cache could go: the first of `$TMPDIR`, `/scratch`, `/local`,
+/// `/var/tmp` and `/tmp` that exists and lies neither on the network nor in memory.
+pub fn local_scratch(needed: u64) -> Option<PathBuf> {
+    let wanted = std::env::var_os("TMPDIR").map(PathBuf::from);
+    let usual = ["/scratch", "/local", "/var/tmp", "/tmp"].map(PathBuf::from);
+    first_local(wanted.into_iter().chain(usual), needed)
+}
+
+fn first_local(mut folders: impl Iterator<Item = PathBuf>, needed: u64) -> Option<PathBuf> {
+    const TMPFS: u64 = 0x0102_1994;
+    folders.find(|folder| {
+        let local = file_system(folder).is_some_and(|magic| magic != TMPFS && network_name(magic).is_none());
+        folder.is_absolute() && folder.is_dir() && local && free_disk(folder).is_some_and(|free| free >= needed)
+    })
 }
 
 #[cfg(test)]
@@ -170,5 +209,26 @@ mod tests {
         let folder = tempfile::tempdir().expect("tempdir");
         assert!(free_disk(&folder.path().join("not/there/yet")).is_some_and(|free| free > 0));
         assert!(!is_network(folder.path()) || cfg!(not(target_os = "linux")));
+        assert_eq!(device(&folder.path().join("not/there/yet")), device(folder.path()));
+    }
+
+    #[test]
+    fn network_file_systems_are_known_by_their_magic_number() {
+        for (magic, name) in [(0x6969, "NFS"), (0xFF53_4D42, "CIFS"), (0x0BD0_0BD0, "Lustre"), (0x6573_5546, "FUSE")] {
+            assert_eq!(network_name(magic), Some(name));
+        }
+        // ext4, XFS, Btrfs, ZFS, overlayfs, tmpfs.
+        for magic in [0xEF53, 0x5846_5342, 0x9123_683E, 0x2FC1_2FC1, 0x794C_7630, 0x0102_1994] {
+            assert_eq!(network_name(magic), None, "{magic:x}");
+        }
+    }
+
+    #[test]
+    fn scratch_is_suggested_where_there_is_room() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let all = || [folder.path().join("missing"), folder.path().to_owned()].into_iter();
+        let suggested = first_local(all(), 1);
+        assert!(suggested.is_none_or(|path| path == folder.path()), "never one that does not exist");
+        assert_eq!(first_local(all(), u64::MAX), None, "never one without room");
     }
 }

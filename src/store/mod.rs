@@ -8,16 +8,18 @@
 
 mod array;
 mod chunk_bytes;
+mod chunk_source;
 mod file;
 mod mmap;
 mod rates;
 mod speed;
 
-pub use array::{ArraySpec, ChunkedArray, Group, StoredType};
+pub use array::{ArraySpec, ChunkedArray, Group, Io, StoredType};
 pub use chunk_bytes::ChunkBytes;
+pub use chunk_source::ChunkSource;
 pub use file::{
-    atomic_write, create_folder, disk_usage, free_disk, is_network, remove_file, remove_folder, sync_chunk, sync_path,
-    write_out_path,
+    atomic_write, create_folder, device, disk_usage, free_disk, is_network, local_scratch, network_kind, remove_file,
+    remove_folder, sync_chunk, sync_path, write_out_path,
 };
 pub use rates::{rates_path, read_rates, write_rates};
 pub use speed::{drop_pages, time_reading, time_writing};

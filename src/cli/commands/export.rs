@@ -148,7 +148,7 @@ fn write_hdf5(
         })
     });
     let workers = results.config.run.workers.unwrap_or_else(session::cores);
-    let budget = MemoryBudget::new(session::memory_limit(&results.config));
+    let budget = MemoryBudget::new(session::memory_limit(&results.config)?);
     let report = hdf5_copy::fill(&mut writer, feed, (meta.compression, workers), &budget, cancel)?;
     talk.note(&report::bottleneck(&report).unwrap_or_default());
     writer.finish(session::steps_completed(m)).map(Some)

@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::cli::args::PlanArgs;
 use crate::cli::report;
 use crate::error::Result;
+use crate::plan::StepTime;
 use crate::progress::CancelToken;
 use crate::session::Preview;
 
@@ -20,6 +21,13 @@ pub(in crate::cli) fn run(args: &PlanArgs, cancel: &CancelToken) -> Result<()> {
             "peak_memory_bytes": plan.memory_cost.peak(),
             "cache_bytes": plan.disk_cost.cache(),
             "hdf5_bytes": plan.disk_cost.hdf5,
+            "export_bytes": plan.disk_cost.exports,
+            "explain": plan.explain,
+            "time": preview.time.as_ref().map(|(steps, missing)| json!({
+                "steps": steps,
+                "seconds": total(steps),
+                "not_measured": missing,
+            })),
             "continues": preview.cache,
             "warnings": preview.warnings,
         });
@@ -31,6 +39,10 @@ pub(in crate::cli) fn run(args: &PlanArgs, cancel: &CancelToken) -> Result<()> {
     report::data(&format!("disk            centre ({row:.2}, {col:.2}), radius {:.2} pixels", disk.radius));
     report::data(&format!("crop            {} pixels, bounds {:?}", disk.crop.shape(), disk.crop.bounds()));
     report::text(&plan.to_string());
+    tell_time(preview.time.as_ref());
+    if args.explain {
+        report::text(&plan.explained());
+    }
     if let Some(cache) = &preview.cache {
         report::data(&format!("continues       {}", cache.display()));
     }
@@ -38,4 +50,22 @@ pub(in crate::cli) fn run(args: &PlanArgs, cancel: &CancelToken) -> Result<()> {
         report::data(&format!("warning         {warning}"));
     }
     Ok(())
+}
+
+fn total(steps: &[StepTime]) -> f64 {
+    steps.iter().map(|step| step.seconds).sum()
+}
+
+fn tell_time(time: Option<&(Vec<StepTime>, Vec<&'static str>)>) {
+    let Some((steps, missing)) = time else {
+        report::data("time            not calibrated: run `stemstream bench`");
+        return;
+    };
+    report::data(&format!("time            {:.1} s", total(steps)));
+    for StepTime { step, seconds } in steps {
+        report::data(&format!("  {step:<14}{seconds:.1} s"));
+    }
+    if !missing.is_empty() {
+        report::data(&format!("  not measured  {}", missing.join(", ")));
+    }
 }

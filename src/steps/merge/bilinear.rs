@@ -36,14 +36,14 @@ pub(in crate::steps) fn merge<S: Sample>(
     for group in parts.chunks(batch) {
         ctx.cancel.check()?;
         let images = &mut images.cast_mut::<S>()[..group.len() * n];
-        let means: Vec<f64> = ctx.workers.install(|| {
+        let means: Vec<f64> = ctx.workers.install(|| -> Result<Vec<f64>> {
             let jobs = images.par_chunks_mut(n).zip(group);
             jobs.map(|(image, part)| {
-                stack.copy_image(part.pixel, image);
-                pixel_sums(image).sum / n as f64
+                stack.copy_image(part.pixel, image)?;
+                Ok(pixel_sums(image).sum / n as f64)
             })
             .collect()
-        });
+        })?;
         let images = &*images;
         let places: Vec<(usize, usize, Placement)> = (group.iter().zip(&means).enumerate())
             .filter_map(|(i, (part, &mean))| {

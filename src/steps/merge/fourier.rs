@@ -127,17 +127,17 @@ pub(in crate::steps) fn pass<S: Sample>(
     for (number, group) in parts.chunks(batch).enumerate() {
         ctx.cancel.check()?;
         let images = &mut images.cast_mut::<S>()[..group.len() * n];
-        let used: Vec<bool> = ctx.workers.install(|| {
+        let used: Vec<bool> = ctx.workers.install(|| -> Result<Vec<bool>> {
             let jobs = images.par_chunks_mut(n).zip(&mut slots).zip(group).enumerate();
             jobs.map(|(i, ((image, (spectrum, phases)), part))| {
-                stack.copy_image(part.pixel, image);
-                let Some(shift) = part.shift(ctx.scan) else { return false };
+                stack.copy_image(part.pixel, image)?;
+                let Some(shift) = part.shift(ctx.scan) else { return Ok(false) };
                 let moves = phases.iter_mut().zip(&shifts).all(|(p, shifts)| p.set(shifts[number * batch + i]));
                 let mean = pixel_sums(image).sum / n as f64;
-                moves && spectrum.load(image, shift, mean)
+                Ok(moves && spectrum.load(image, shift, mean))
             })
             .collect()
-        });
+        })?;
         let circles = sums.sides.as_ref().map(|(_, circles)| circles[number * batch..][..group.len()].to_vec());
         let all = slots.iter().zip(group).zip(&used).enumerate().filter(|(_, (_, used))| **used);
         let ready: Vec<_> = all

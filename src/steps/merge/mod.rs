@@ -15,7 +15,7 @@ mod passes;
 mod quality;
 
 pub(super) use optics::Optics;
-pub use optics::upscale_factor;
+pub use optics::{images_made, upscale_factor};
 pub(super) use passes::Job;
 pub use passes::Resolutions;
 pub use quality::Resolution;

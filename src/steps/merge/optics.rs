@@ -1,7 +1,7 @@
 //! What the calibration and the fitted aberrations say about the image.
 
 use crate::axes::{Calibration, wavelength_angstrom};
-use crate::config::{Config, Merge, Upscale};
+use crate::config::{Config, Contrast, Merge, Upscale};
 use crate::kernel::merge::fourier::Circle;
 use crate::steps::parametric::AberrationFit;
 use crate::steps::step1_detect::BrightDisk;
@@ -70,4 +70,15 @@ pub fn upscale_factor(config: &Config, disk: &BrightDisk) -> usize {
         Upscale::Auto => Optics::of(&config.calibration, disk)
             .map_or(USUAL_FACTOR, |optics| ((2.0 * optics.limit()).ceil() as usize).clamp(1, MOST_AUTOMATIC)),
     }
+}
+
+/// Upscaled images that a run makes: the image and its weights, those of the phase where the fit and a calibration say how,
+/// and one for each further depth.
+pub fn images_made(config: &Config, disk: &BrightDisk) -> usize {
+    let modelled = config.is_parametric() && config.merge() != Merge::Nearest;
+    if !modelled || Optics::of(&config.calibration, disk).is_none() {
+        return 2;
+    }
+    let phase = if config.reconstruct.contrast == Contrast::Off { 0 } else { 3 };
+    2 + phase + config.reconstruct.depths_angstrom.len()
 }

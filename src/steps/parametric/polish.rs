@@ -113,9 +113,5 @@ pub(super) fn polish(sets: &HalfSets, start: Model, kernel: Kernel, radius: f64)
         let covariance = sandwich(&known, hill.slopes(&x).into_iter());
         std::array::from_fn(|p| covariance[p][p].sqrt() / hill.scale[p])
     });
-    Polished {
-        best: Found { model: hill.model(&x), value: top.value },
-        deviations,
-        coherence,
-    }
+    Polished { best: Found { model: hill.model(&x), value: top.value }, deviations, coherence }
 }

@@ -19,6 +19,8 @@ use crate::steps::tile::Pair;
 
 /// Scan pixels over which images are blended to their mean at the scan's edges.
 const EDGE: f64 = 8.0;
+/// Images whose whole spectra are held at once.
+pub(super) const PROBED_AT_ONCE: usize = 16;
 
 /// Spectra of the disk's images at the strongest frequencies.
 pub(super) struct Samples {
@@ -42,13 +44,20 @@ impl Samples {
         let crop = disk.crop.shape();
         let few: Vec<_> = pixels.iter().copied().step_by(pixels.len().div_ceil(96)).collect();
         let all = half_plane(ctx);
-        let power = each_spectrum(ctx, stack, &fft, &window, (crop, &few), |spectrum, mirrored| {
-            all.iter().map(|&(i, m)| f64::from(spectrum(i, m, mirrored).norm_sqr())).collect::<Vec<_>>()
-        })?;
+        let mut totals = vec![0.0; all.len()];
+        // A few at a time: the whole spectra of all of them would take more memory than everything that is kept.
+        for group in few.chunks(PROBED_AT_ONCE) {
+            let _charge =
+                ctx.budget.charge((group.len() * all.len() * size_of::<f64>()) as u64, "strong frequencies")?;
+            let power = each_spectrum(ctx, stack, &fft, &window, (crop, group), |spectrum, mirrored| {
+                all.iter().map(|&(i, m)| f64::from(spectrum(i, m, mirrored).norm_sqr())).collect::<Vec<_>>()
+            })?;
+            for power in power {
+                totals.iter_mut().zip(power).for_each(|(sum, p)| *sum += p);
+            }
+        }
         let mut order: Vec<usize> =
             (0..all.len()).filter(|&i| !band.unfold(frequency(ctx, all[i].0)).is_empty()).collect();
-        let total = |i: &usize| power.iter().map(|p| p[*i]).sum::<f64>();
-        let totals: Vec<f64> = (0..all.len()).map(|i| total(&i)).collect();
         order.sort_by(|a, b| totals[*b].total_cmp(&totals[*a]).then(a.cmp(b)));
         let bytes = 3 * size_of::<Complex<f32>>() as u64 * pixels.len() as u64;
         let count = spectra_for(pixels.len()).min(order.len());
@@ -180,7 +189,7 @@ fn each_spectrum<R: Send>(
                 let mut out = Vec::with_capacity(2 * pairs.len());
                 for (pair, both) in pairs {
                     ctx.cancel.check()?;
-                    let spectrum = engine.load_windowed(stack, *pair, window);
+                    let spectrum = engine.load_windowed(stack, *pair, window)?;
                     let pick = |i: usize, m: usize, second: bool| {
                         let (z, w) = (spectrum[i], spectrum[m].conj());
                         if second {

@@ -24,6 +24,8 @@ const MOST_NUMBERS: usize = 1 << 21;
 const FREQUENCIES: std::ops::RangeInclusive<usize> = 100..=2000;
 /// Detector pixels that say which frequencies are strong.
 const PROBED: usize = 96;
+/// … and so many of them are held at once.
+const PROBED_AT_ONCE: usize = 16;
 /// An image whose power is this many times the median is not one of the object.
 const OUTLIER_POWER: f64 = 4.0;
 
@@ -60,11 +62,15 @@ impl Spectra {
         let reader = Reader { ctx, stack, fft: Fft2::new(ctx.scan), window: edge_window(ctx.scan) };
         let cols = disk.crop.shape().cols;
         let few: Vec<usize> = used.iter().copied().step_by(used.len().div_ceil(PROBED).max(1)).collect();
-        let probed = reader.read(&few, cols, all)?;
-        let mut order: Vec<(f64, usize)> = (0..all.len())
-            .map(|i| (probed.numbers.iter().skip(i).step_by(all.len()).copied().map(power_of).sum::<f64>(), i))
-            .collect();
-        drop(probed);
+        let mut totals = vec![0.0; all.len()];
+        // A few at a time: all frequencies of all of them would take more memory than everything that is kept.
+        for group in few.chunks(PROBED_AT_ONCE) {
+            let probed = reader.read(group, cols, all)?;
+            for row in probed.numbers.chunks_exact(all.len().max(1)) {
+                totals.iter_mut().zip(row).for_each(|(sum, z)| *sum += power_of(*z));
+            }
+        }
+        let mut order: Vec<(f64, usize)> = totals.into_iter().zip(0..).collect();
         order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         order.truncate((MOST_NUMBERS / used.len().max(1)).clamp(*FREQUENCIES.start(), *FREQUENCIES.end()));
         let chosen: Vec<Bin> = order.iter().map(|&(_, i)| all[i]).collect();
@@ -101,6 +107,17 @@ impl Spectra {
     pub(super) fn of(&self, index: usize) -> &[Complex<f32>] {
         &self.numbers[index * self.frequencies.len()..(index + 1) * self.frequencies.len()]
     }
+}
+
+/// Bytes that the refinement of so many detector pixels takes: their spectra (or, before, the whole ones of a few), and the
+/// sums of the reference.
+pub(super) fn bytes(pixels: usize, scan: ScanShape) -> u64 {
+    let count = (MOST_NUMBERS / pixels.max(1)).clamp(*FREQUENCIES.start(), *FREQUENCIES.end()).min(scan.len() / 2);
+    let kept = size_of::<Complex<f32>>() * pixels * count;
+    let probed = size_of::<Complex<f32>>() * PROBED_AT_ONCE * scan.len() / 2;
+    // For each frequency in use, folded ones too: 32 bytes in each piece, and what is known of it.
+    let sums = 2 * count * (32 * pixels.div_ceil(64) + 400);
+    (kept + sums).max(probed) as u64 + 20 * scan.len() as u64
 }
 
 /// Place of a frequency and of its mirror in a transposed spectrum.
@@ -188,17 +205,18 @@ impl Reader<'_> {
         let mut rows = out.chunks_exact_mut(bins.len().max(1));
         for pair in pairs {
             self.ctx.cancel.check()?;
-            let spectrum = engine.load_windowed(self.stack, *pair, &self.window);
+            let spectrum = engine.load_windowed(self.stack, *pair, &self.window)?;
             // Two real images travel as one complex one; their spectra are its even and odd parts.
-            let mut fill = |pixel: usize, part: &dyn Fn(Complex<f32>, Complex<f32>) -> Complex<f32>| {
-                let scale = self.over_mean(pixel, &mut samples);
+            let mut fill = |pixel: usize, part: &dyn Fn(Complex<f32>, Complex<f32>) -> Complex<f32>| -> Result<()> {
+                let scale = self.over_mean(pixel, &mut samples)?;
                 for (z, bin) in rows.next().into_iter().flatten().zip(bins) {
                     *z = part(spectrum[bin.at], spectrum[bin.mirror].conj()) * scale;
                 }
+                Ok(())
             };
-            fill(pair.pixel, &|z, w| (z + w) * 0.5);
+            fill(pair.pixel, &|z, w| (z + w) * 0.5)?;
             if pair.both {
-                fill(pair.pixel + 1, &|z, w| Complex::new((z - w).im * 0.5, -(z - w).re * 0.5));
+                fill(pair.pixel + 1, &|z, w| Complex::new((z - w).im * 0.5, -(z - w).re * 0.5))?;
             }
             self.ctx.progress.advance((1 + u64::from(pair.both)) * self.ctx.scan.len() as u64);
         }
@@ -206,14 +224,14 @@ impl Reader<'_> {
     }
 
     /// One over the mean of an image; 0 when that is not a positive number.
-    fn over_mean(&self, pixel: usize, samples: &mut AlignedBytes) -> f32 {
+    fn over_mean(&self, pixel: usize, samples: &mut AlignedBytes) -> Result<f32> {
         let sum = with_sample_type!(self.stack.dtype(), S => {
             let samples = samples.cast_mut::<S>();
-            self.stack.copy_image(pixel, samples);
+            self.stack.copy_image(pixel, samples)?;
             pixel_sums(samples).sum
         });
         let mean = sum / self.ctx.scan.len() as f64;
-        if mean > 0.0 && mean.is_finite() { (1.0 / mean) as f32 } else { 0.0 }
+        Ok(if mean > 0.0 && mean.is_finite() { (1.0 / mean) as f32 } else { 0.0 })
     }
 }
 

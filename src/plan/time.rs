@@ -1,0 +1,79 @@
+//! How long the steps of a run will take on a machine that was measured (`stemstream bench`).
+
+use serde::Serialize;
+
+use crate::config::Mode;
+use crate::machine::MachineRates;
+use crate::plan::{DiskCost, Plan};
+
+/// The time that one step is expected to take.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct StepTime {
+    /// The step.
+    pub step: &'static str,
+    /// Seconds of wall time.
+    pub seconds: f64,
+}
+
+/// What the steps' work depends on beyond the plan. A *sample* is one detector pixel at one scan position.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Whether bigFT and correlations are kept.
+    pub mode: Mode,
+    /// Scan positions.
+    pub positions: u64,
+    /// Samples of the crop.
+    pub samples: u64,
+    /// Samples inside the disk.
+    pub disk_samples: u64,
+    /// Samples that the classic method puts into its image.
+    pub deposited: u64,
+    /// Whether aberrations are fitted.
+    pub parametric: bool,
+    /// Whether the shifts are refined.
+    pub refined: bool,
+    /// Bytes of memory that is free: a source that is larger cannot lie in it.
+    pub free_memory: u64,
+}
+
+impl Timing {
+    /// Expected seconds, step by step. Steps whose rate was not measured are left out; the second value names them.
+    ///
+    /// A source that fits in the free memory is taken to lie there; one that does not is read from the disk.
+    pub fn of(&self, plan: &Plan, rates: &MachineRates) -> (Vec<StepTime>, Vec<&'static str>) {
+        let s = &rates.steps;
+        // Rates are of so many threads; these steps have work for all of them.
+        let share = if s.workers > 0 { s.workers as f64 / plan.workers.max(1) as f64 } else { 1.0 };
+        let per = |rate: f64, amount: u64| rate * amount as f64;
+        let align = if self.mode == Mode::Documented { s.align_documented } else { s.align_lean };
+        let mut all = vec![
+            ("start", s.start),
+            ("corner turn", per(s.corner_turn, plan.disk_cost.source).max(self.read(&plan.disk_cost, rates))),
+            ("alignment", per(align, self.samples) * share),
+        ];
+        if self.parametric {
+            all.push(("fit", (per(s.fit, self.disk_samples) + s.search) * share));
+        }
+        if self.parametric && self.refined {
+            all.push(("refinement", (per(s.refine, self.disk_samples) + s.refine_fixed) * share));
+        }
+        if self.parametric {
+            all.push(("image", per(s.merge, self.disk_samples) * share));
+        } else {
+            all.push(("image", per(s.deposit, self.deposited) * share));
+        }
+        if plan.disk_cost.hdf5 > 0 {
+            all.push(("HDF5 cache", per(s.export_hdf5, self.samples)));
+        }
+        all.push(("results", s.finish + s.finish_position * self.positions as f64));
+        let missing = all.iter().filter(|(_, seconds)| *seconds <= 0.0).map(|(step, _)| *step).collect();
+        let known = all.into_iter().filter(|(_, seconds)| *seconds > 0.0);
+        (known.map(|(step, seconds)| StepTime { step, seconds }).collect(), missing)
+    }
+
+    /// Seconds that the disk takes for a source that does not fit in the free memory.
+    fn read(&self, cost: &DiskCost, rates: &MachineRates) -> f64 {
+        let cold = cost.source > self.free_memory && rates.cold_read > 0.0;
+        if cold { cost.source as f64 / rates.cold_read } else { 0.0 }
+    }
+}

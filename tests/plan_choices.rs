@@ -1,0 +1,144 @@
+//! `stemstream plan` says what it chose and why, the choices are honoured, and limits are noticed before anything is
+//! written.
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::runs;
+use common::writers::write_npy;
+use serde_json::Value;
+
+/// A small scan with its folder.
+fn scan(folder: &Path) -> String {
+    let path = folder.join("scan.npy");
+    write_npy(&path, &runs::scan((16, 20, 16, 16)), "<u2");
+    path.to_str().unwrap().to_owned()
+}
+
+fn stemstream(arguments: &[&str], cache_home: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_stemstream")).args(arguments).env("XDG_CACHE_HOME", cache_home).output().unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn every_choice_is_explained_in_words_and_as_json() {
+    let dir = runs::folder();
+    let input = scan(dir.path());
+    let common = ["plan", &input, "--memory", "300 MiB", "--set", "plan.queue=3"];
+    let text = stemstream(&[&common[..], &["--explain"]].concat(), dir.path());
+    let text = String::from_utf8(text.stdout).unwrap();
+    for key in ["run.memory", "plan.in_memory", "plan.queue", "plan.tile_", "plan.read_block", "plan.access"] {
+        assert!(text.contains(&format!("[{key}")), "{key}: {text}");
+    }
+    assert!(text.contains("not calibrated: run `stemstream bench`"), "{text}");
+    let plan = json(&stemstream(&[&common[..], &["--json"]].concat(), dir.path()));
+    let all = plan["explain"].as_array().unwrap();
+    assert!(all.iter().all(|c| ["choice", "value", "because", "key"].iter().all(|k| c[k].is_string())), "{all:?}");
+    let queue = all.iter().find(|c| c["choice"] == "queue").unwrap();
+    assert_eq!((&queue["value"], &queue["because"]), (&"3".into(), &"your key".into()));
+    assert!(plan["time"].is_null());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a plan writes nothing");
+}
+
+#[test]
+fn choices_that_cannot_be_end_with_code_2_and_the_nearest_value() {
+    let dir = runs::folder();
+    let input = scan(dir.path());
+    for (bad, nearest) in [
+        ("plan.tile_cols=3", "plan.tile_cols=4"),
+        ("plan.slab_rows=17", "plan.slab_rows=16"),
+        ("plan.tile_rows=900", "plan.tile_rows="),
+        ("plan.queue=0", "plan.queue=1"),
+    ] {
+        for command in ["plan", "run"] {
+            let done = stemstream(&[command, &input, "--memory", "300 MiB", "--set", bad], dir.path());
+            let text = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert_eq!(done.status.code(), Some(2), "{command} {bad}: {text}");
+            assert!(text.contains(nearest), "{command} {bad}: {text}");
+        }
+    }
+}
+
+#[test]
+fn workers_and_buffers_are_those_of_the_keys_and_results_do_not_depend_on_them() {
+    let dir = runs::folder();
+    let input = dir.path().join("scan.npy");
+    write_npy(&input, &runs::scan((16, 20, 16, 16)), "<u2");
+    let mut expected: Option<runs::Bits> = None;
+    for (name, settings) in [
+        ("a", &[][..]),
+        (
+            "b",
+            &[
+                "plan.turn_workers=3",
+                "plan.fft_workers=1",
+                "plan.correlate_workers=4",
+                "plan.read_buffers=1",
+                "plan.spectra_buffers=1",
+                "plan.correlation_buffers=1",
+                "plan.read_block=\"3 KiB\"",
+                "plan.in_memory=false",
+                "plan.access=read",
+                "plan.write_window=\"1 MiB\"",
+            ][..],
+        ),
+        ("c", &["run.mode=lean", "plan.fft_workers=3", "plan.in_memory=false", "plan.read_buffers=1"][..]),
+    ] {
+        let cache = runs::run(&input, &dir.path().join(name), settings).unwrap();
+        let bits = runs::Bits::of(&cache).lean();
+        match &expected {
+            Some(expected) => bits.must_equal(expected, name),
+            None => expected = Some(bits),
+        }
+    }
+}
+
+#[test]
+fn a_budget_beyond_the_control_group_is_refused_at_the_start() {
+    // Inside a group with a limit of its own the test can make no group: then the one around must be the answer.
+    let dir = runs::folder();
+    let input = scan(dir.path());
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let v1 = own.lines().find(|l| l.split(':').nth(1).is_some_and(|c| c.split(',').any(|c| c == "memory")));
+    let line = v1.or_else(|| own.lines().find(|l| l.starts_with("0::"))).unwrap_or("0::/");
+    let path = line.splitn(3, ':').nth(2).unwrap_or("/").trim_matches('/');
+    let (root, limit) = if v1.is_some() {
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+    } else {
+        ("/sys/fs/cgroup", "memory.max")
+    };
+    let group = Path::new(root).join(path).join(format!("stemstream_plan_test_{}", std::process::id()));
+    if fs::create_dir(&group).and_then(|()| fs::write(group.join(limit), (200u64 << 20).to_string())).is_err() {
+        println!("skipped: no memory control group at {}", group.display());
+        let _ = fs::remove_dir(&group);
+        return;
+    }
+    let inside = |arguments: &str| {
+        let script = format!(
+            "echo $$ > '{}/cgroup.procs' && exec '{}' {arguments}",
+            group.display(),
+            env!("CARGO_BIN_EXE_stemstream")
+        );
+        Command::new("sh").args(["-c", &script]).output().unwrap()
+    };
+    let refused = inside(&format!("run '{input}' --memory '300 MiB'"));
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let default = inside(&format!("plan '{input}' --json"));
+    let _ = fs::remove_dir(&group);
+    assert_eq!(refused.status.code(), Some(5), "{text}");
+    assert!(text.contains("300 MiB") && text.contains("200 MiB") && text.contains("control group"), "{text}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is written");
+    let plan = json(&default);
+    let memory = plan["explain"].as_array().unwrap().iter().find(|c| c["choice"] == "memory").unwrap();
+    assert!(memory["because"].as_str().unwrap().starts_with("control group"), "{memory}");
+    assert!(plan["plan"]["memory"].as_u64().unwrap() <= 100 << 20);
+}
