@@ -70,7 +70,7 @@ pub fn find_shifts(
         cache.group().write_image(name, image, ["det_row", "det_col"])?;
     }
     if let Some((fit, _)) = fit {
-        ctx.cache().publish_curve(convergence(fit))?;
+        cache.publish_curve(convergence(fit))?;
     }
     let fit = fit.map(|(fit, _)| serde_json::to_value(fit)).transpose().map_err(|e| Error::bug(e.to_string()))?;
     let mut result = fit.unwrap_or_else(|| json!({}));
