@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::axes::{DetShape, Image, Plane};
-use crate::cache::{Extra, Step};
+use crate::cache::{Curve, Extra, Step};
 use crate::config::Refine;
 use crate::error::{Error, Result};
 use crate::kernel::noise_floor::NoiseFloor;
@@ -69,6 +69,9 @@ pub fn find_shifts(
     for (name, image) in [("shift_y", &maps.y), ("shift_x", &maps.x), ("quality", &maps.quality)] {
         cache.group().write_image(name, image, ["det_row", "det_col"])?;
     }
+    if let Some((fit, _)) = fit {
+        cache.publish_curve(convergence(fit))?;
+    }
     let fit = fit.map(|(fit, _)| serde_json::to_value(fit)).transpose().map_err(|e| Error::bug(e.to_string()))?;
     let mut result = fit.unwrap_or_else(|| json!({}));
     result["zncc_noise_floor"] = json!(noise.floor());
@@ -122,4 +125,15 @@ pub fn pixel_findings(shifts: Option<&Value>, stack: Option<&Value>) -> Vec<(Str
     .into_iter()
     .filter_map(|(name, value)| Some((name.to_owned(), value?)))
     .collect()
+}
+/// The last part of the search, step by step.
+fn convergence(fit: &AberrationFit) -> Curve {
+    Curve {
+        name: "convergence".to_owned(),
+        title: "coherence of the fit after each step of its last part".to_owned(),
+        axis: ("step".to_owned(), String::new()),
+        x: (0..fit.convergence.len()).map(|i| i as f64).collect(),
+        columns: vec![("coherence".to_owned(), fit.convergence.clone())],
+        step: Step::Shifts,
+    }
 }
