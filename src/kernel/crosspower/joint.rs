@@ -15,6 +15,8 @@
 //! whole cycles: along a row of the detector it is the same geometric series for all groups, so a piece of a row costs two
 //! look-ups, and `G` little beside the sums over the data.
 
+#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
+
 use std::f64::consts::TAU;
 use std::ops::Range;
 

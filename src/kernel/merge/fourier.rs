@@ -29,6 +29,8 @@
 //! depend on the bands. Sums may be single precision: over 800 images that changed no pixel by more than 4e-7 of
 //! the brightness.
 
+#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
+
 use std::ops::Range;
 
 use num_complex::Complex;
