@@ -190,7 +190,7 @@ fn with_little_memory_there_are_several_passes_and_the_same_bits() {
     let depths = format!("reconstruct.depths_angstrom=[{depths}]");
     let passes = |memory: &str| {
         let base = calibrated(&spec);
-        let settings = [depths.as_str(), "reconstruct.upscale=9", "run.workers=1", memory];
+        let settings = [depths.as_str(), "reconstruct.upscale=9", "run.workers=1", "export.pictures=false", memory];
         let all = base.iter().map(String::as_str).chain(["run.mode=lean", "plan.in_memory=false"]).chain(settings);
         let config = Config::default().with_settings(all).unwrap();
         let (watcher, cancel) = (common::runs::Watcher::default(), CancelToken::new());

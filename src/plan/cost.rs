@@ -220,11 +220,11 @@ impl Sizes {
         }
     }
 
-    /// The results are held twice while they are written and drawn, and each image that is drawn takes work of its own.
+    /// The results are held while they are written and drawn, and each image that is drawn takes work of its own.
     fn export(&self, request: &Request<'_>) -> u64 {
         let images = request.images as u64;
         let sheet = if request.exports.pictures { SHEET_BYTES[usize::from(images > 2)] } else { 0 };
-        self.output * 8 * (3 + 5 * images / 2) + self.scan * 8 * 6 + sheet
+        self.output * 8 * (3 + 3 * images / 2) + self.scan * 8 * 6 + sheet
     }
 }
 

@@ -32,7 +32,7 @@ pub(in crate::cli) fn run(args: &ExportArgs, talk: &Talk, cancel: &CancelToken) 
     results.config.export = config.export.clone();
     results.config.calibration = config.calibration.or(results.config.calibration);
     let exists = results.manifest.exports.get("hdf5").filter(|p| p.is_file()).cloned();
-    let outcome = write(&args.cache, &results, session::timestamp(), exists, (talk, cancel))?;
+    let outcome = write(&args.cache, &mut results, session::timestamp(), exists, (talk, cancel))?;
     if args.json {
         let json = json!({
             "cache": args.cache,
@@ -74,17 +74,18 @@ fn same_folder(a: &Path, b: &Path) -> bool {
     whole(a) == whole(b)
 }
 
-/// Writes everything that the configuration asks for: the HDF5 cache first, because the EMD results name it.
+/// Writes everything that the configuration asks for: the HDF5 cache first, because the EMD results name it. The images
+/// of `results` move into what is written, so that they are in memory only once.
 /// `timestamp` is when the run began; `existing` an HDF5 cache that was written from the same arrays before.
 pub(super) fn write(
     cache: &Path,
-    results: &Results,
+    results: &mut Results,
     timestamp: String,
     existing: Option<PathBuf>,
     (talk, cancel): (&Talk, &CancelToken),
 ) -> Result<Outcome> {
-    let source = &results.manifest.source.path;
-    let config = &results.config;
+    let source = results.manifest.source.path.clone();
+    let config = results.config.clone();
     let folder = config.export.folder.clone().unwrap_or_else(|| {
         let parent = source.parent().filter(|p| !p.as_os_str().is_empty());
         parent.map_or_else(|| PathBuf::from("."), Path::to_owned)
@@ -100,7 +101,7 @@ pub(super) fn write(
     let run = run_results(results, timestamp, hdf5.as_deref().map_or_else(|| name(cache), name));
     let embed = config.export.emd == EmdTarget::Embed && config.export.folder.is_none();
     let embed_into = (embed && results.manifest.source.may_grow).then_some(source.as_path());
-    let written = write_all(&folder, embed_into, &run, &config.export, &session::workers(config)?)?;
+    let written = write_all(&folder, embed_into, &run, &config.export, &session::workers(&config)?)?;
     for warning in &written.warnings {
         talk.warn(warning);
     }
@@ -162,8 +163,9 @@ fn write_hdf5(_: &Path, results: &Results, _: &Path, (talk, _): (&Talk, &CancelT
     Ok(None)
 }
 
-fn run_results(results: &Results, timestamp: String, cache_file: Option<String>) -> RunResults {
+fn run_results(results: &mut Results, timestamp: String, cache_file: Option<String>) -> RunResults {
     let (m, c, disk) = (&results.manifest, &results.config, &results.disk);
+    let findings = findings(results);
     let pixels = pixel_findings(m.results.get(&Step::Shifts), m.results.get(&Step::Stack));
     RunResults {
         timestamp,
@@ -182,18 +184,18 @@ fn run_results(results: &Results, timestamp: String, cache_file: Option<String>)
         fingerprint: m.source.content.clone(),
         calibration: c.calibration,
         cache_file,
-        mean_pattern: results.mean_pattern.clone(),
-        shift_y: results.shift_y.clone(),
-        shift_x: results.shift_x.clone(),
-        quality: results.quality.clone(),
-        reference_image: results.reference_image.clone(),
-        standard_bf: results.standard_bf.clone(),
-        virtual_bf: results.virtual_bf.clone(),
-        superres_image: results.superres_image.clone(),
-        weights: results.weights.clone(),
-        extras: results.extras.clone(),
+        mean_pattern: std::mem::take(&mut results.mean_pattern),
+        shift_y: std::mem::take(&mut results.shift_y),
+        shift_x: std::mem::take(&mut results.shift_x),
+        quality: std::mem::take(&mut results.quality),
+        reference_image: std::mem::take(&mut results.reference_image),
+        standard_bf: std::mem::take(&mut results.standard_bf),
+        virtual_bf: std::mem::take(&mut results.virtual_bf),
+        superres_image: std::mem::take(&mut results.superres_image),
+        weights: std::mem::take(&mut results.weights),
+        extras: std::mem::take(&mut results.extras),
         curves: m.curves.clone(),
-        findings: findings(results).into_iter().chain(pixels).collect(),
+        findings: findings.into_iter().chain(pixels).collect(),
         warnings: m.warnings.clone(),
     }
 }

@@ -63,7 +63,7 @@ fn one(input: &Path, config: &Config, args: &RunArgs, talk: &Talk, cancel: &Canc
     }
     tell_resolution(&results, talk);
     let existing = results.manifest.exports.get("hdf5").filter(|p| p.is_file() && config.export.hdf5).cloned();
-    let outcome = export::write(&cache, &results, timestamp, existing, (talk, cancel))?;
+    let outcome = export::write(&cache, &mut results, timestamp, existing, (talk, cancel))?;
     if let Some(hdf5) = &outcome.hdf5
         && config.cache.keep != Keep::None
     {

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::kernel::crosspower::{HalfSets, Kernel, Model, Objective, objective, objective_value};
 use crate::steps::context::RunContext;
 use crate::steps::parametric::climb::climb;
-use crate::steps::parametric::polish::polish;
+use crate::steps::parametric::polish::{Polished, polish};
 use crate::steps::parametric::{GRID_LIMIT, pixels_per_frequency};
 use crate::steps::step1_detect::BrightDisk;
 
@@ -115,8 +115,7 @@ impl Fit<'_> {
         let found = self.search(self.wide, &self.finalists(&found), kernel, NEXT_ITERATIONS)?;
         let mut found = self.search(&self.some_of_fine(), &self.finalists(&found), kernel, NEXT_ITERATIONS)?;
         found.sort_by(|a, b| b.value.total_cmp(&a.value));
-        let Some(best) = found.first() else { return Err(Error::bug("a grid without points")) };
-        let polished = polish(self.fine, best.model, kernel, self.disk.radius);
+        let polished = self.polished(&found, kernel)?;
         let best = polished.best;
         let significance = self.significance(&best, kernel);
         if significance < SIGNIFICANT {
@@ -125,7 +124,7 @@ impl Fit<'_> {
             ))
             .with_hint("too few counts, no contrast, or shifts beyond a quarter of the scan; `--set align.method=classic` shows the single shifts"));
         }
-        let rival = self.rival(&best, &found[1..], kernel);
+        let rival = self.rival(&best, &found, kernel);
         Ok(Outcome {
             best,
             kernel,
@@ -134,6 +133,18 @@ impl Fit<'_> {
             deviations: polished.deviations,
             convergence: polished.coherence,
         })
+    }
+
+    /// The top with everything, from the best maximum; and from the best one of the other orientation of the detector
+    /// where that is nearly as high, because only frequencies taken together tell them apart when displacements are small.
+    fn polished(&self, found: &[Found], kernel: Kernel) -> Result<Polished> {
+        let Some(first) = found.first() else { return Err(Error::bug("a grid without points")) };
+        let best = polish(self.fine, first.model, kernel, self.disk.radius);
+        let turned = found.iter().find(|f| f.model.transposed != first.model.transposed);
+        let Some(turned) = turned.filter(|f| f.value >= HOPEFUL * first.value) else { return Ok(best) };
+        self.ctx.cancel.check()?;
+        let other = polish(self.fine, turned.model, kernel, self.disk.radius);
+        Ok(if other.best.value > best.best.value { other } else { best })
     }
 
     /// The filter of a weak phase object, when the sampling is known.
@@ -184,14 +195,15 @@ impl Fit<'_> {
         self.fine.with_frequencies((0..self.fine.frequencies.len()).step_by(THINNED))
     }
 
-    /// The best maxima, none near a better one and none far below the best.
+    /// The best maxima, none near a better one and none far below the best; the best of either orientation in any case.
     fn finalists(&self, found: &[Found]) -> Vec<Model> {
         let mut order: Vec<&Found> = found.iter().collect();
         order.sort_by(|a, b| b.value.total_cmp(&a.value));
-        let enough = order.first().map_or(0.0, |best| HOPEFUL * best.value);
+        let high = order.first().map_or(0.0, |best| HOPEFUL * best.value);
         let mut kept: Vec<Model> = Vec::new();
-        for found in order.into_iter().filter(|f| f.value >= enough) {
-            if kept.len() < FINALISTS && kept.iter().all(|k| self.distance(k, &found.model) > SAME) {
+        for found in order.into_iter().filter(|f| f.value >= high) {
+            let enough = kept.len() < FINALISTS || kept.iter().all(|k| k.transposed != found.model.transposed);
+            if enough && kept.iter().all(|k| self.distance(k, &found.model) > SAME) {
                 kept.push(found.model);
             }
         }
