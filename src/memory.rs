@@ -1,5 +1,7 @@
 //! Sizes in bytes, the memory that this process may use, and the budget that all large buffers are charged to.
 
+mod allocator;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -7,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+pub use allocator::give_large_buffers_back;
 
 use crate::error::{Error, ErrorKind, Result};
 

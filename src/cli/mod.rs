@@ -17,6 +17,7 @@ use report::Talk;
 
 /// Parses the command line, runs it and returns the exit code of the table in the README.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    crate::memory::give_large_buffers_back();
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {

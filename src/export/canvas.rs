@@ -88,6 +88,8 @@ impl Canvas {
     ///
     /// Where lines of one call cross or touch, the pixel takes the colour once: dense curves do not grow fat.
     pub(super) fn strokes(&mut self, lines: &[Vec<Point>], width: f64, color: Rgb, clip: Area) {
+        // Most strokes are short: what they cannot reach needs no ink.
+        let clip = clip.around(lines.iter().flatten(), width);
         let mut ink = vec![0f32; clip.width * clip.height];
         for pair in lines.iter().flat_map(|line| line.windows(2)) {
             if let Some((a, b)) = clip.segment(pair[0], pair[1], width) {
@@ -116,6 +118,8 @@ impl Canvas {
         let mut encoder = png::Encoder::new(out, side(self.width)?, side(self.height)?);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
+        // Flat drawings: harder work would make them little smaller.
+        encoder.set_compression(png::Compression::Fast);
         // Text chunks hold Latin-1 only.
         let title: String = title.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
         encoder.add_text_chunk("Title".into(), title)?;
@@ -143,6 +147,21 @@ impl Area {
         let width = (self.x + self.width).min(other.x + other.width).saturating_sub(x);
         let height = (self.y + self.height).min(other.y + other.height).saturating_sub(y);
         Self { x, y, width, height }
+    }
+
+    /// The part of the area that lines of `width` through these points can reach; points that are no numbers do not count.
+    fn around<'p>(self, points: impl Iterator<Item = &'p Point>, width: f64) -> Self {
+        let (mut low, mut high) = ([f64::INFINITY; 2], [f64::NEG_INFINITY; 2]);
+        for point in points.filter(|p| p.iter().all(|v| v.is_finite())) {
+            for axis in 0..2 {
+                (low[axis], high[axis]) = (low[axis].min(point[axis]), high[axis].max(point[axis]));
+            }
+        }
+        let reach = width + 2.0;
+        let [x, y] = low.map(|v| (v - reach).floor().max(0.0) as usize);
+        let [end_x, end_y] = high.map(|v| (v + reach).ceil().max(0.0) as usize);
+        let reached = Self { x, y, width: end_x.saturating_sub(x), height: end_y.saturating_sub(y) };
+        self.common(reached)
     }
 
     pub(super) fn is_empty(self) -> bool {

@@ -12,6 +12,9 @@ use crate::steps::parametric::search::{Outcome, Rival};
 use crate::steps::parametric::{AberrationFit, Sampling};
 use crate::steps::step1_detect::BrightDisk;
 
+/// Their standard deviations know the noise, but not what the model leaves out.
+const ORDERS_MAY_BE_OFF: &str = "aberrations of higher orders were found; they and the defocus may be wrong by several of their standard deviations (by up to 7 % in simulations): more detector pixels in the disk determine them better";
+
 /// What the user knows already.
 pub(super) struct Guess {
     /// Starting points of the search.
@@ -124,8 +127,14 @@ pub(super) fn describe(
     let transposed = found.best.model.transposed;
     let model = Model { parameters: [c1, c2a, c2b, degrees.to_radians()], transposed };
     let rival = found.rival.map(|r| rival_in_words(&r, unit));
+    let mut warnings = Vec::new();
+    if !higher.is_empty() {
+        warnings.push(ORDERS_MAY_BE_OFF.to_owned());
+    }
     if let Some(rival) = &rival {
-        let warning = format!("the data do not determine the aberrations alone: {rival}");
+        warnings.push(format!("the data do not determine the aberrations alone: {rival}"));
+    }
+    for warning in warnings {
         ctx.progress.warn(&warning);
         ctx.cache().update(|manifest| manifest.warnings.push(warning))?;
     }

@@ -19,8 +19,13 @@ const CANDIDATES: usize = 6;
 /// How many maxima are looked at with all detector pixels, and the share of the best one's objective that they need.
 const FINALISTS: usize = 3;
 const HOPEFUL: f64 = 0.6;
-/// They are looked at with every so many of the frequencies.
+/// They are looked at with every so many of the frequencies, and small displacements with fewer. Odd: not in step with the
+/// frequencies that are folded onto each other.
 const THINNED: usize = 7;
+const SPARSE: usize = 29;
+/// Spacing of the finest grid and its largest displacement, in scan pixels at the disk's edge.
+const FINEST: f64 = 0.5;
+const SMALL: f64 = 3.0;
 /// Starting points that are followed.
 const PROMISING: usize = 14;
 /// Iterations from each of them, and from the best maxima.
@@ -106,14 +111,20 @@ impl Fit<'_> {
         let mut starts = self.octaves(kernel);
         if kernel != Kernel::Shift {
             // Where displacements are small, slow frequencies are no guide; where they are large, contrast is none.
-            starts.extend(self.best_of(self.wide, &self.models(0.5, 0.0, self.reach().min(3.0)), kernel));
+            starts.extend(self.best_of(self.wide, &self.small_models(), FINEST, kernel));
             starts.extend(self.octaves(Kernel::Shift));
         }
         starts.extend(guesses);
         let starts = self.promising(&starts, kernel);
         let found = self.search(self.wide, &starts, kernel, FIRST_ITERATIONS)?;
         let found = self.search(self.wide, &self.finalists(&found), kernel, NEXT_ITERATIONS)?;
-        let mut found = self.search(&self.some_of_fine(), &self.finalists(&found), kernel, NEXT_ITERATIONS)?;
+        let mut starts = self.finalists(&found);
+        if kernel != Kernel::Shift && starts.iter().any(|m| self.at_edge(m) < SMALL) {
+            // Where displacements are small, the frequencies that the scan does not fold may all prefer a wrong model: on a
+            // strong scatterer its second order looks like another defocus there.
+            starts.extend(self.best_of(&self.some_of_fine(SPARSE), &self.small_models(), FINEST, kernel));
+        }
+        let mut found = self.search(&self.some_of_fine(THINNED), &starts, kernel, NEXT_ITERATIONS)?;
         found.sort_by(|a, b| b.value.total_cmp(&a.value));
         let polished = self.polished(&found, kernel)?;
         let best = polished.best;
@@ -190,9 +201,19 @@ impl Fit<'_> {
     }
 
     /// All detector pixels at some of the frequencies: enough to come near.
-    fn some_of_fine(&self) -> HalfSets {
-        // Odd: not in step with the frequencies that are folded onto each other.
-        self.fine.with_frequencies((0..self.fine.frequencies.len()).step_by(THINNED))
+    fn some_of_fine(&self, every: usize) -> HalfSets {
+        self.fine.with_frequencies((0..self.fine.frequencies.len()).step_by(every))
+    }
+
+    /// Displacement of a model at the disk's edge in scan pixels (root mean square over all directions).
+    fn at_edge(&self, model: &Model) -> f64 {
+        let squares: f64 = model.matrix().iter().flatten().map(|m| m * m).sum();
+        (squares / 2.0).sqrt() * self.disk.radius
+    }
+
+    /// The finest grid.
+    fn small_models(&self) -> Vec<Model> {
+        self.models(FINEST, 0.0, self.reach().min(SMALL))
     }
 
     /// The best maxima, none near a better one and none far below the best; the best of either orientation in any case.
@@ -245,26 +266,28 @@ impl Fit<'_> {
         let mut set = self.coarse.clone();
         while from < self.reach() {
             let to = (OCTAVE * spacing).min(self.reach());
-            all.extend(self.best_of(&set, &self.models(spacing, from, to), kernel));
+            all.extend(self.best_of(&set, &self.models(spacing, from, to), spacing, kernel));
             (from, spacing) = (to, 2.0 * spacing);
             set = slower(&set, GRID_LIMIT / spacing);
         }
         all
     }
 
-    /// The models with the highest objective over a set, best first, none near a better one.
-    fn best_of(&self, set: &HalfSets, models: &[Model], kernel: Kernel) -> Vec<Model> {
+    /// The models of a grid with this `spacing` that have the highest objective over a set, best first, none next to a
+    /// better one.
+    fn best_of(&self, set: &HalfSets, models: &[Model], spacing: f64, kernel: Kernel) -> Vec<Model> {
         let all = set.frequencies.len();
         let values: Vec<f64> = models.par_iter().map(|m| objective_value(set, m, kernel, 0..all)).collect();
         let mut order: Vec<usize> = (0..models.len()).collect();
         order.sort_by(|a, b| values[*b].total_cmp(&values[*a]).then(a.cmp(b)));
-        // Neighbours lead to the same maximum: only models apart from all better ones.
+        // Neighbours lead to the same maximum: only models apart from all better ones. Those of the finest grid are less than
+        // a scan pixel apart in either orientation of the detector.
         let mut starts: Vec<Model> = Vec::new();
         for i in order {
             if starts.len() == CANDIDATES {
                 break;
             }
-            if starts.iter().all(|s| self.distance(s, &models[i]) > 1.1) {
+            if starts.iter().all(|s| self.distance(s, &models[i]) > 1.1 * spacing) {
                 starts.push(models[i]);
             }
         }
