@@ -79,10 +79,12 @@ fn disk_usage(folder: &Path) -> u64 {
         .sum()
 }
 
+/// Whether a prediction holds. Too little is never forgiven beyond the slack; too much is, by twice the slack: which buffers
+/// are full at the same moment is a matter of chance, and more so on a busy machine.
 fn close(what: &str, predicted: u64, found: u64, slack: f64) -> bool {
     let (predicted, found) = (predicted as f64, found as f64);
     println!("{what}: predicted {:.1} MiB, found {:.1} MiB", predicted / 1_048_576.0, found / 1_048_576.0);
-    (predicted - found).abs() <= TOLERANCE * found + slack
+    found - predicted <= TOLERANCE * found + slack && predicted - found <= TOLERANCE * found + 2.0 * slack
 }
 
 /// Scan, detector, radius of the disk, settings.
