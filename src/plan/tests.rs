@@ -70,6 +70,7 @@ fn the_budget_that_the_hint_names_works_also_beyond_a_gibibyte() {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "folders of a request are optional")]
 fn folder(path: &str, device: u64, free: u64) -> Option<Folder> {
     Some(Folder { path: path.into(), device, free })
 }

@@ -13,7 +13,9 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::json;
 
 pub use find::{base_name, cache_folder, timestamp, workers};
-pub(crate) use planning::{cores, memory_limit};
+pub(crate) use planning::cores;
+#[cfg(feature = "hdf5")]
+pub(crate) use planning::memory_limit;
 pub use preview::Preview;
 pub use results::Results;
 

@@ -169,10 +169,11 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The memory budget in bytes, for work beside the steps.
+/// The memory budget in bytes, for work beside the steps: only an HDF5 export has such.
 ///
 /// # Errors
 /// [`Group`](ErrorKind::Group) when the user gave one that this process's control group does not allow.
+#[cfg(feature = "hdf5")]
 pub(crate) fn memory_limit(config: &Config) -> Result<u64> {
     Budget::of(config).map(|budget| budget.bytes)
 }
@@ -181,6 +182,7 @@ pub(crate) fn memory_limit(config: &Config) -> Result<u64> {
 mod tests {
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "a process may be in no group")]
     fn group(limit: u64) -> Option<GroupMemory> {
         Some(GroupMemory { limit, path: "/sys/fs/cgroup/job".into(), free: limit })
     }

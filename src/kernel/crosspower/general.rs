@@ -209,7 +209,9 @@ impl Sides {
                     slopes[n] = sign * (moved[0] * member.turn[0] + moved[1] * member.turn[1]);
                     let phase = model.phase(&slopes[..n]) - own.phase;
                     slopes[..n].iter_mut().zip(&own.basis).for_each(|(s, o)| *s -= o);
-                    slopes.iter_mut().for_each(|s| *s *= -sign);
+                    for slope in slopes.iter_mut() {
+                        *slope *= -sign;
+                    }
                     *out = -sign * Complex64::cis(-sign * phase);
                 }
                 self.each.push(both);
@@ -256,8 +258,8 @@ fn add_group(
             let explained =
                 x.map(|x| sides.filters(pixel, members).zip(x).map(|(f, x)| f.conj() * x).sum::<Complex64>());
             let left = sample(h, i) - explained[h];
-            for a in 0..members {
-                let weight = left * x[1 - h][a].conj() - x[h][a].conj() * explained[1 - h];
+            for (a, (here, there)) in x[h].iter().zip(&x[1 - h]).take(members).enumerate() {
+                let weight = left * there.conj() - here.conj() * explained[1 - h];
                 for (side, f) in sides.each[pixel * members + a].into_iter().enumerate() {
                     let change = -(f * weight).im;
                     let slopes = &sides.slopes[((pixel * members + a) * 2 + side) * sides.width..][..sides.width];

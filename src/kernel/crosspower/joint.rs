@@ -71,7 +71,7 @@ impl<'a> Joint<'a> {
         Self { sets, model: *model, kernel, series }
     }
 
-    /// The objective of some [groups](groups); shares [add](Objective::add) up.
+    /// The objective of some [`groups`]; shares [add](Objective::add) up.
     ///
     /// # Panics
     /// When a group reaches beyond the frequencies, or has more than [`MOST_FOLDED`].

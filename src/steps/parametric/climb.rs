@@ -18,13 +18,13 @@ pub(super) struct Summit {
 /// BFGS with backtracking. `objective` gives the value and its slopes; the parameters should have similar scales.
 /// `inverse`, the inverse of the negative curvature, spares it the learning of that where it is known.
 pub(super) fn climb(
-    start: Vec<f64>,
+    start: &[f64],
     inverse: Option<Matrix>,
     iterations: usize,
     objective: impl Fn(&[f64]) -> (f64, Vec<f64>),
 ) -> Summit {
     let n = start.len();
-    let (mut at, (mut value, mut slope)) = (start.clone(), objective(&start));
+    let (mut at, (mut value, mut slope)) = (start.to_vec(), objective(start));
     let size = value.abs().max(f64::MIN_POSITIVE);
     let mut values = vec![value];
     let steepness = slope.iter().map(|v| v * v).sum::<f64>().sqrt().max(1e-12 * size);
@@ -159,7 +159,7 @@ mod tests {
         for known in [false, true] {
             let start = vec![0.0; 3];
             let bend = curvature(&start, 1e-4, &hill(&start).1, |x| hill(x).1);
-            let summit = climb(start, inverse(&bend).filter(|_| known), 40, hill);
+            let summit = climb(&start, inverse(&bend).filter(|_| known), 40, hill);
             assert!(summit.at.iter().zip([0.7, -1.2, 0.1]).all(|(a, b)| (a - b).abs() < 2e-3), "{:?}", summit.at);
             assert!(
                 summit.values.windows(2).all(|v| v[1] >= v[0]) && (summit.values.last().unwrap() - 5.0).abs() < 1e-5
@@ -173,9 +173,9 @@ mod tests {
         let a = vec![vec![4.0, 1.0, 0.5], vec![1.0, 3.0, 0.2], vec![0.5, 0.2, 2.0]];
         let b = inverse(&a).unwrap();
         for (i, row) in a.iter().enumerate() {
-            for j in 0..3 {
-                let found: f64 = (0..3).map(|k| row[k] * b[k][j]).sum();
-                assert!((found - f64::from(u8::from(i == j))).abs() < 1e-12);
+            // The inverse is symmetric: its rows are its columns.
+            for (j, column) in b.iter().enumerate() {
+                assert!((dot(row, column) - f64::from(u8::from(i == j))).abs() < 1e-12);
             }
         }
         assert!(inverse(&vec![vec![1.0; 3]; 3]).is_none() && inverse(&identity(2, -1.0)).is_none());

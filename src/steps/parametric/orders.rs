@@ -195,7 +195,7 @@ impl Search<'_> {
             let o = self.at(start, x, places);
             (o.value, o.gradient)
         };
-        moved(start, &climb(parameters(start), None, ITERATIONS, objective).at)
+        moved(start, &climb(&parameters(start), None, ITERATIONS, objective).at)
     }
 
     /// Standard deviations in Å on the scan's axes, by name, and of the rotation in degrees.

@@ -54,7 +54,9 @@ impl Hill<'_> {
         let joint = Joint::new(self.sets, &self.model(x), self.kernel);
         let pieces: Vec<Objective> = self.groups.par_chunks(PIECE).map(|piece| joint.objective(piece)).collect();
         let mut total = Objective::default();
-        pieces.iter().for_each(|piece| total.add(piece));
+        for piece in &pieces {
+            total.add(piece);
+        }
         total
     }
 
@@ -72,7 +74,7 @@ impl Hill<'_> {
     }
 }
 
-impl<'a> Hill<'a> {
+impl Hill<'_> {
     /// The inverse of the negative curvature, from some of the groups: it has to be known to a few percent only, and then
     /// spares the climb most evaluations with all of them. `None` where the objective does not bend down on all sides.
     fn curvature_from_some(&self, x: &[f64]) -> Option<Matrix> {
@@ -99,7 +101,7 @@ pub(super) fn polish(sets: &HalfSets, start: Model, kernel: Kernel, radius: f64)
     let mut coherence = Vec::new();
     for _ in 0..ROUNDS {
         hill.kernel = kernel.with_overlap(&hill.model(&x));
-        let summit = climb(x, known.clone(), ITERATIONS, |x| {
+        let summit = climb(&x, known.clone(), ITERATIONS, |x| {
             let o = hill.evaluate(x);
             (o.value, hill.slope(&o))
         });
@@ -108,7 +110,9 @@ pub(super) fn polish(sets: &HalfSets, start: Model, kernel: Kernel, radius: f64)
     }
     let top = hill.evaluate(&x);
     let power = top.power.max(f64::MIN_POSITIVE);
-    coherence.iter_mut().for_each(|v| *v /= power);
+    for value in &mut coherence {
+        *value /= power;
+    }
     let deviations = known.map(|known| {
         let covariance = sandwich(&known, hill.slopes(&x).into_iter());
         std::array::from_fn(|p| covariance[p][p].sqrt() / hill.scale[p])

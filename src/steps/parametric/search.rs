@@ -324,8 +324,8 @@ impl Fit<'_> {
     fn refine(&self, set: &HalfSets, start: &Model, kernel: Kernel, iterations: usize) -> Found {
         let scale = [self.disk.radius, self.disk.radius, self.disk.radius, 1.0];
         let model = |x: &[f64]| Model { parameters: std::array::from_fn(|p| x[p] / scale[p]), ..*start };
-        let from = start.parameters.iter().zip(scale).map(|(p, s)| p * s).collect();
-        let summit = climb(from, None, iterations, |x| {
+        let from: Vec<f64> = start.parameters.iter().zip(scale).map(|(p, s)| p * s).collect();
+        let summit = climb(&from, None, iterations, |x| {
             let o = evaluate(set, &model(x), kernel);
             (o.value, o.gradient.iter().zip(scale).map(|(g, s)| g / s).collect())
         });

@@ -13,7 +13,7 @@ pub(in super::super) fn folded(seed: u64) -> HalfSets {
     let base = std::mem::take(&mut sets.frequencies);
     sets.spectrum_of.clear();
     for (spectrum, q) in base.iter().enumerate() {
-        for cycles in &[[0.0, 0.0], [1.0, 0.0], [0.0, -1.0], [-1.0, 1.0]][..1 + spectrum % 4] {
+        for cycles in &[[0.0, 0.0], [1.0, 0.0], [0.0, -1.0], [-1.0, 1.0]][..=spectrum % 4] {
             sets.frequencies.push([q[0] + cycles[0], q[1] + cycles[1]]);
             sets.spectrum_of.push(spectrum);
         }
