@@ -25,7 +25,7 @@ pub struct Written {
     pub warnings: Vec<String>,
 }
 
-/// Writes the results of `run`: first the EMD results, then arrays and pictures into a folder of the run,
+/// Writes the results of `run`: the EMD results, and arrays and pictures into a folder of the run,
 /// `{base_name}_superres_{timestamp}` in `folder`, so that they do not clutter the place where the data lie.
 ///
 /// `embed_into` is the user's own EMD file when the input is one and the results are to go into it (the caller
@@ -42,26 +42,81 @@ pub fn write_all(
     workers: &Workers,
 ) -> Result<Written> {
     let mut written = Written::default();
-    write_emd(folder, embed_into, run, switches, &mut written)?;
-    require_free(folder, file_bytes(run, switches))?;
-    let stem = file_stem(run, written.run.as_deref());
     if !(switches.npy || switches.tiff || switches.pictures) {
+        write_emd(folder, embed_into, run, switches, &mut written)?;
         return Ok(written);
     }
-    let place = &run_folder(folder, run, written.run.as_deref());
-    fs::create_dir_all(place).map_err(|e| Error::io(place, "create the folder for arrays and pictures", e))?;
-    // Side by side: drawing takes the processor's time, and bringing many small files to the disk takes waiting.
-    let npy = || if switches.npy { arrays::write_npy(place, &stem, run) } else { Ok(Vec::new()) };
-    let tiff = || if switches.tiff { arrays::write_tiff(place, &stem, run) } else { Ok(Vec::new()) };
-    let sheet = || switches.pictures.then(|| contact_sheet::write_contact_sheet(place, &stem, run)).transpose();
-    let pictures = || if switches.pictures { picture::write_pictures(place, &stem, run) } else { Ok(Vec::new()) };
-    let ((sheet, pictures), (npy, tiff)) =
-        workers.install(|| rayon::join(|| rayon::join(sheet, pictures), || rayon::join(npy, tiff)));
-    written.arrays.extend(npy?);
-    written.arrays.extend(tiff?);
-    written.pictures.extend(sheet?);
-    written.pictures.extend(pictures?);
+    require_free(folder, file_bytes(run, switches))?;
+    let place = run_folder(folder, run, None);
+    if place.exists() {
+        // Another run of the same second: only the results' group says which number this one has.
+        write_emd(folder, embed_into, run, switches, &mut written)?;
+        let place = run_folder(folder, run, written.run.as_deref());
+        let stem = file_stem(run, written.run.as_deref());
+        workers.install(|| Files::write(&place, &stem, run, switches))?.note(&mut written);
+        return Ok(written);
+    }
+    // Side by side: drawing takes the processor's time, and bringing files to the disk takes waiting.
+    let stem = file_stem(run, None);
+    let (emd, files) = workers.install(|| {
+        rayon::join(
+            || write_emd(folder, embed_into, run, switches, &mut written),
+            || Files::write(&place, &stem, run, switches),
+        )
+    });
+    if emd.is_err() {
+        // Made by this call alone, and of no use without the results.
+        let _ = fs::remove_dir_all(&place);
+    }
+    emd?;
+    let mut files = files?;
+    let (named_place, named_stem) =
+        (run_folder(folder, run, written.run.as_deref()), file_stem(run, written.run.as_deref()));
+    if named_stem != stem {
+        files = files.renamed((&place, &stem), (&named_place, &named_stem))?;
+    }
+    files.note(&mut written);
     Ok(written)
+}
+
+/// The arrays and pictures of a run.
+struct Files {
+    pictures: Vec<PathBuf>,
+    arrays: Vec<PathBuf>,
+}
+
+impl Files {
+    fn write(place: &Path, stem: &str, run: &RunResults, switches: &ExportConfig) -> Result<Self> {
+        fs::create_dir_all(place).map_err(|e| Error::io(place, "create the folder for arrays and pictures", e))?;
+        let npy = || if switches.npy { arrays::write_npy(place, stem, run) } else { Ok(Vec::new()) };
+        let tiff = || if switches.tiff { arrays::write_tiff(place, stem, run) } else { Ok(Vec::new()) };
+        let sheet = || switches.pictures.then(|| contact_sheet::write_contact_sheet(place, stem, run)).transpose();
+        let pictures = || if switches.pictures { picture::write_pictures(place, stem, run) } else { Ok(Vec::new()) };
+        let ((sheet, pictures), (npy, tiff)) = rayon::join(|| rayon::join(sheet, pictures), || rayon::join(npy, tiff));
+        let (mut all, mut arrays) = (Vec::from_iter(sheet?), npy?);
+        all.extend(pictures?);
+        arrays.extend(tiff?);
+        Ok(Self { pictures: all, arrays })
+    }
+
+    /// Gives the folder and the files in it other names.
+    fn renamed(self, (place, stem): (&Path, &str), (to, to_stem): (&Path, &str)) -> Result<Self> {
+        let rename = |from: &Path, to: &Path| fs::rename(from, to).map_err(|e| Error::io(to, "rename the results", e));
+        rename(place, to)?;
+        let one = |path: PathBuf| -> Result<PathBuf> {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let new = to.join(name.strip_prefix(stem).map_or_else(|| name.clone(), |rest| format!("{to_stem}{rest}")));
+            rename(&to.join(&name), &new)?;
+            Ok(new)
+        };
+        let all = |paths: Vec<PathBuf>| paths.into_iter().map(one).collect::<Result<Vec<_>>>();
+        Ok(Self { pictures: all(self.pictures)?, arrays: all(self.arrays)? })
+    }
+
+    fn note(self, written: &mut Written) {
+        written.pictures = self.pictures;
+        written.arrays = self.arrays;
+    }
 }
 
 /// About what the arrays and pictures take on the disk.

@@ -15,11 +15,12 @@
 //! Both are positive where the object advances the phase: atoms are bright, whatever the defocus.
 
 use num_complex::Complex;
+use rayon::prelude::*;
 
 use crate::axes::{Image, ScanShape};
 use crate::kernel::fft2::Fft2;
 use crate::kernel::forward::fast_len;
-use crate::kernel::wiener::Rings;
+use crate::kernel::wiener::{Rings, Wiener};
 
 /// Even and odd part of the aberration function at a frequency, in radians.
 pub type Aberrations<'a> = &'a (dyn Fn([f64; 2]) -> (f64, f64) + Sync);
@@ -47,23 +48,106 @@ impl std::fmt::Debug for Optics<'_> {
 impl Optics<'_> {
     /// The contrast transfer of the phase at a frequency: `2 [A⋆A] sin χ_even`; 0 beyond the limit.
     pub fn transfer(&self, q: [f64; 2]) -> f64 {
-        let x = q[0].hypot(q[1]) / self.limit;
-        if x >= 1.0 {
-            return 0.0;
-        }
-        let overlap = std::f64::consts::FRAC_2_PI * (x.acos() - x * (1.0 - x * x).sqrt());
-        2.0 * overlap * (self.chi)(q).0.sin()
+        let radius = (q[0] * q[0] + q[1] * q[1]).sqrt();
+        if radius >= self.limit { 0.0 } else { self.overlap(radius) * (self.chi)(q).0.sin() }
+    }
+
+    /// `2 [A⋆A]` at a distance from zero in cycles per scan pixel.
+    fn overlap(&self, radius: f64) -> f64 {
+        let x = (radius / self.limit).min(1.0);
+        2.0 * std::f64::consts::FRAC_2_PI * (x.acos() - x * (1.0 - x * x).sqrt())
+    }
+
+    /// A place of a transposed spectrum as `[row, col]` in cycles per scan pixel.
+    fn frequency(&self, grid: ScanShape, row: usize, col: usize) -> [f64; 2] {
+        let signed = |i: usize, n: usize| {
+            let i = if 2 * i < n { i as f64 } else { i as f64 - n as f64 };
+            i * self.factor as f64 / n as f64
+        };
+        [signed(row, grid.rows), signed(col, grid.cols)]
+    }
+
+    /// The spectrum of two padded images, each relative to its mean, as real and imaginary part; transposed: `[col, row]`.
+    /// `work` is overwritten.
+    fn spectrum(&self, pair: [&Image; 2], fft: &Fft2<f32>, work: &mut [Complex<f32>]) -> Vec<Complex<f32>> {
+        let fade = self.fade();
+        let ramp = |i: usize, n: usize| {
+            let from_edge = (i as f64 + 0.5).min(n as f64 - 0.5 - i as f64);
+            (from_edge / fade.max(0.5)).min(1.0)
+        };
+        let rise = |part: f64| (part * std::f64::consts::FRAC_PI_2).sin().powi(2);
+        let (rows, cols) = pair[0].dim();
+        let [row_rise, col_rise] = [rows, cols].map(|n| (0..n).map(|i| rise(ramp(i, n))).collect::<Vec<f64>>());
+        let [a, b] = pair.map(|image| {
+            let mean = image.sum() / image.len().max(1) as f64;
+            (image, mean, if mean == 0.0 { 0.0 } else { 1.0 / mean })
+        });
+        let grid = fft.shape();
+        work.par_chunks_mut(grid.cols).enumerate().for_each(|(r, out)| {
+            out.fill(Complex::default());
+            if r < rows {
+                let value = |(image, mean, scale): (&Image, f64, f64), c: usize| {
+                    ((image[[r, c]] - mean) * scale * row_rise[r] * col_rise[c]) as f32
+                };
+                out[..cols].iter_mut().enumerate().for_each(|(c, z)| *z = Complex::new(value(a, c), value(b, c)));
+            }
+        });
+        let mut spectrum = vec![Complex::default(); grid.len()];
+        fft.forward_wide(work, &mut spectrum);
+        spectrum
+    }
+
+    /// The [image](Self::phase_flipped) with its signs put right and the [phase](Self::wiener) from two half-sets, which
+    /// share two of three transforms. All threads of the pool work on each.
+    ///
+    /// # Panics
+    /// When the images have different shapes.
+    pub fn images(&self, image: &Image, halves: [&Image; 2]) -> [Image; 2] {
+        assert!(halves.iter().all(|half| half.dim() == image.dim()), "images of different shapes");
+        let grid = self.grid(image);
+        let fft = Fft2::new(grid);
+        let mut work = vec![Complex::default(); grid.len()];
+        let [whole, packed] = [[image, image], halves].map(|pair| self.spectrum(pair, &fft, &mut work));
+        let wiener = self.measure(&packed, grid);
+        work.par_chunks_mut(grid.rows).enumerate().for_each(|(col, out)| {
+            let mirror = (grid.cols - col) % grid.cols * grid.rows;
+            for (row, z) in out.iter_mut().enumerate() {
+                let (at, mirrored) = (col * grid.rows + row, mirror + (grid.rows - row) % grid.rows);
+                let q = self.frequency(grid, row, col);
+                let radius = (q[0] * q[0] + q[1] * q[1]).sqrt();
+                *z = Complex::default();
+                if at == 0 || radius > self.limit {
+                    continue;
+                }
+                let (even, odd) = (self.chi)(q);
+                let turn = if odd == 0.0 { Complex::new(1.0, 0.0) } else { Complex::cis(-odd) };
+                let sin = even.sin();
+                // Both parts of `whole` are the image.
+                let [flipped, _] = split(whole[at], whole[mirrored]);
+                let flipped = flipped * turn * if sin >= 0.0 { 1.0 } else { -1.0 };
+                let [a, b] = split(packed[at], packed[mirrored]);
+                let transfer = self.overlap(radius) * sin;
+                let gain = transfer / (2.0 * transfer * transfer + wiener.damping(radius));
+                let phase = if transfer == 0.0 { Complex::default() } else { (a + b) * turn * gain };
+                // Two real images in one complex one.
+                *z = Complex::new((flipped.re - phase.im) as f32, (flipped.im + phase.re) as f32);
+            }
+        });
+        drop(whole);
+        let mut made = packed;
+        fft.inverse_wide(&mut work, &mut made);
+        let scale = 1.0 / grid.len() as f64;
+        let part = |of: fn(&Complex<f32>) -> f32| {
+            Image::from_shape_fn(image.dim(), |(r, c)| f64::from(of(&made[r * grid.cols + c])) * scale)
+        };
+        let (flipped, phase) = rayon::join(|| part(|z| z.re), || part(|z| z.im));
+        [flipped, phase]
     }
 
     /// The image with its signs put right, relative to the image's mean, which becomes 0.
     pub fn phase_flipped(&self, image: &Image) -> Image {
-        let mut spectrum = Spectrum::of(image, self.grid(image), self.fade());
-        spectrum.apply(self.factor, |q| {
-            let (even, odd) = (self.chi)(q);
-            let sign = if even.sin() >= 0.0 { 1.0 } else { -1.0 };
-            if q[0].hypot(q[1]) > self.limit { Complex::default() } else { Complex::cis(-odd) * sign }
-        });
-        spectrum.image(image.dim())
+        let [flipped, _] = self.images(image, [image, image]);
+        flipped
     }
 
     /// The phase in radians from the images of two half-sets of detector pixels.
@@ -71,29 +155,36 @@ impl Optics<'_> {
     /// # Panics
     /// When the images have different shapes.
     pub fn wiener(&self, halves: [&Image; 2]) -> Image {
-        assert_eq!(halves[0].dim(), halves[1].dim(), "halves of different shapes");
-        let grid = self.grid(halves[0]);
-        let [mut sum, other] = halves.map(|half| Spectrum::of(half, grid, self.fade()));
-        let width = self.factor as f64 / grid.rows.min(grid.cols) as f64;
-        let mut rings = Rings::new(width, self.limit);
-        for index in 0..grid.len() {
-            let q = sum.frequency(index, self.factor);
-            let radius = q[0].hypot(q[1]);
-            let transfer = self.transfer(q);
-            if transfer != 0.0 {
-                let n = [sum.numbers[index], other.numbers[index]].map(|z| wide(z) * transfer);
-                rings.add(radius, n, [transfer * transfer; 2]);
+        let [_, phase] = self.images(halves[0], halves);
+        phase
+    }
+
+    /// How much of each ring is signal, from the packed spectra of two half-sets. Half of the frequencies say it all.
+    fn measure(&self, packed: &[Complex<f32>], grid: ScanShape) -> Wiener {
+        /// Columns whose sums are added up together, so that the result does not depend on the number of threads.
+        const STRIP: usize = 64;
+        let rings = || Rings::new(self.factor as f64 / grid.rows.min(grid.cols) as f64, self.limit);
+        let columns = grid.cols / 2 + 1;
+        let strip = |first: usize| {
+            let mut rings = rings();
+            for col in first..(first + STRIP).min(columns) {
+                let mirror = (grid.cols - col) % grid.cols * grid.rows;
+                for row in 0..grid.rows {
+                    let q = self.frequency(grid, row, col);
+                    let transfer = self.transfer(q);
+                    if transfer != 0.0 {
+                        let (at, mirrored) = (col * grid.rows + row, mirror + (grid.rows - row) % grid.rows);
+                        let n = split(packed[at], packed[mirrored]).map(|z| z * transfer);
+                        rings.add((q[0] * q[0] + q[1] * q[1]).sqrt(), n, [transfer * transfer; 2]);
+                    }
+                }
             }
-        }
-        let wiener = rings.finish(2.0);
-        sum.numbers.iter_mut().zip(&other.numbers).for_each(|(a, b)| *a += b);
-        drop(other);
-        sum.apply(self.factor, |q| {
-            let (transfer, odd) = (self.transfer(q), (self.chi)(q).1);
-            let gain = transfer / (2.0 * transfer * transfer + wiener.damping(q[0].hypot(q[1])));
-            if transfer == 0.0 { Complex::default() } else { Complex::cis(-odd) * gain }
-        });
-        sum.image(halves[0].dim())
+            rings
+        };
+        let firsts: Vec<usize> = (0..columns).step_by(STRIP).collect();
+        let mut all = rings();
+        firsts.into_par_iter().map(strip).collect::<Vec<_>>().iter().for_each(|rings| all.absorb(rings));
+        all.finish(2.0)
     }
 
     /// Output pixels over which the image fades.
@@ -113,62 +204,12 @@ impl Optics<'_> {
     }
 }
 
-fn wide(z: Complex<f32>) -> Complex<f64> {
-    Complex::new(f64::from(z.re), f64::from(z.im))
-}
-
-/// The spectrum of a padded image relative to its mean, transposed: `[col, row]`.
-struct Spectrum {
-    grid: ScanShape,
-    fft: Fft2<f32>,
-    numbers: Vec<Complex<f32>>,
-}
-
-impl Spectrum {
-    fn of(image: &Image, grid: ScanShape, fade: f64) -> Self {
-        let ramp = |i: usize, n: usize| {
-            let from_edge = (i as f64 + 0.5).min(n as f64 - 0.5 - i as f64);
-            (from_edge / fade.max(0.5)).min(1.0)
-        };
-        let rise = |part: f64| (part * std::f64::consts::FRAC_PI_2).sin().powi(2);
-        let (rows, cols) = image.dim();
-        let [rows, cols] = [rows, cols].map(|n| (0..n).map(|i| rise(ramp(i, n))).collect::<Vec<f64>>());
-        let mean = image.sum() / image.len().max(1) as f64;
-        let scale = if mean == 0.0 { 0.0 } else { 1.0 / mean };
-        let mut work = vec![Complex::default(); grid.len()];
-        for ((r, c), value) in image.indexed_iter() {
-            work[r * grid.cols + c].re = ((value - mean) * scale * rows[r] * cols[c]) as f32;
-        }
-        let fft = Fft2::new(grid);
-        let mut numbers = vec![Complex::default(); grid.len()];
-        fft.forward(&mut work, &mut numbers, &mut vec![Complex::default(); fft.scratch_len()]);
-        Self { grid, fft, numbers }
-    }
-
-    /// `[row, col]` in cycles per scan pixel.
-    fn frequency(&self, index: usize, factor: usize) -> [f64; 2] {
-        let signed = |i: usize, n: usize| {
-            let i = if 2 * i < n { i as f64 } else { i as f64 - n as f64 };
-            i * factor as f64 / n as f64
-        };
-        [signed(index % self.grid.rows, self.grid.rows), signed(index / self.grid.rows, self.grid.cols)]
-    }
-
-    fn apply(&mut self, factor: usize, filter: impl Fn([f64; 2]) -> Complex<f64>) {
-        for index in 0..self.numbers.len() {
-            let gain = if index == 0 { Complex::default() } else { filter(self.frequency(index, factor)) };
-            let z = wide(self.numbers[index]) * gain;
-            self.numbers[index] = Complex::new(z.re as f32, z.im as f32);
-        }
-    }
-
-    fn image(mut self, shape: (usize, usize)) -> Image {
-        let mut work = vec![Complex::default(); self.grid.len()];
-        let mut scratch = vec![Complex::default(); self.fft.scratch_len()];
-        self.fft.inverse(&mut self.numbers, &mut work, &mut scratch);
-        let scale = 1.0 / self.grid.len() as f64;
-        Image::from_shape_fn(shape, |(r, c)| f64::from(work[r * self.grid.cols + c].re) * scale)
-    }
+/// The spectra of the two images of a packed pair, from the numbers at `q` and at `-q`.
+fn split(z: Complex<f32>, mirrored: Complex<f32>) -> [Complex<f64>; 2] {
+    let wide = |z: Complex<f32>| Complex::new(f64::from(z.re), f64::from(z.im));
+    let (z, m) = (wide(z), wide(mirrored).conj());
+    let (sum, difference) = ((z + m) * 0.5, (z - m) * 0.5);
+    [sum, Complex::new(difference.im, -difference.re)]
 }
 
 #[cfg(test)]
@@ -204,6 +245,19 @@ mod tests {
         (phase, image)
     }
 
+    /// A periodic image without its mean, over that mean, times a filter.
+    fn filtered(optics: &Optics<'_>, image: &Image, filter: impl Fn([f64; 2]) -> f64) -> Image {
+        let grid = ScanShape::new(N, N);
+        let fft = Fft2::<f32>::new(grid);
+        let mut work = vec![Complex::default(); grid.len()];
+        let mut spectrum = optics.spectrum([image, image], &fft, &mut work);
+        for (index, z) in spectrum.iter_mut().enumerate().skip(1) {
+            *z *= filter(optics.frequency(grid, index % N, index / N)) as f32;
+        }
+        fft.inverse_wide(&mut spectrum, &mut work);
+        Image::from_shape_fn((N, N), |(r, c)| f64::from(work[r * N + c].re) / (N * N) as f64)
+    }
+
     fn correlation(a: &Image, b: &Image) -> f64 {
         (a * b).sum() / ((a * a).sum() * (b * b).sum()).sqrt()
     }
@@ -235,14 +289,10 @@ mod tests {
         let optics = optics();
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
         // Random phases whose power falls off, as of any object.
-        let blob = |q: [f64; 2]| Complex::from((-4.0 * (q[0] * q[0] + q[1] * q[1])).exp());
+        let blob = |q: [f64; 2]| (-4.0 * (q[0] * q[0] + q[1] * q[1])).exp();
         let white = Image::from_shape_fn((N, N), |_| 1.0 + 0.1 * rng.random_range(-1.0..1.0));
-        let mut object = Spectrum::of(&white, optics.grid(&white), 0.0);
-        object.apply(FACTOR, blob);
-        let phase = object.image((N, N));
-        let mut seen = Spectrum::of(&(&phase + 1.0), optics.grid(&white), 0.0);
-        seen.apply(FACTOR, |q| Complex::from(optics.transfer(q)));
-        let image = seen.image((N, N)) + 1.0;
+        let phase = filtered(&optics, &white, blob);
+        let image = filtered(&optics, &(&phase + 1.0), |q| optics.transfer(q)) + 1.0;
         let mut noisy = || image.mapv(|v| v + rng.random_range(-1.0..1.0) * 0.03);
         let (a, b) = (noisy(), noisy());
         let (filtered, blunt) = (optics.wiener([&a, &b]), optics.phase_flipped(&((&a + &b) / 2.0)));

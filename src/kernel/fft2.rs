@@ -6,11 +6,15 @@
 use std::sync::Arc;
 
 use num_complex::Complex;
+use rayon::prelude::*;
 use rustfft::{Fft, FftPlanner};
 
 use crate::axes::ScanShape;
 use crate::kernel::real::Real;
-use crate::kernel::transpose::transpose;
+use crate::kernel::transpose::{transpose, transpose_band};
+
+/// Lines that one thread takes at a time when all work on one image.
+const STRIP: usize = 32;
 
 /// A planned transform of one scan shape. Clones share the tables; threads may share a plan.
 #[derive(Clone)]
@@ -60,7 +64,21 @@ impl<T: Real> Fft2<T> {
     /// # Panics
     /// When a slice is shorter than the shape or the scratch shorter than [`scratch_len`](Self::scratch_len).
     pub fn forward(&self, image: &mut [Complex<T>], spectrum: &mut [Complex<T>], scratch: &mut [Complex<T>]) {
-        self.along_row.process_with_scratch(image, scratch);
+        self.forward_of_rows(self.shape.rows, image, spectrum, scratch);
+    }
+
+    /// As [`forward`](Self::forward), for an image whose rows from `rows` on are zero.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward), and when there are not so many rows.
+    pub fn forward_of_rows(
+        &self,
+        rows: usize,
+        image: &mut [Complex<T>],
+        spectrum: &mut [Complex<T>],
+        scratch: &mut [Complex<T>],
+    ) {
+        self.along_row.process_with_scratch(&mut image[..rows * self.shape.cols], scratch);
         transpose(image, spectrum, self.shape.rows, self.shape.cols);
         self.along_col.process_with_scratch(spectrum, scratch);
     }
@@ -75,6 +93,41 @@ impl<T: Real> Fft2<T> {
         transpose(spectrum, image, self.shape.cols, self.shape.rows);
         self.along_row_back.process_with_scratch(image, scratch);
     }
+
+    /// As [`forward`](Self::forward), by all threads of the pool that this is called in: for single large images. The
+    /// numbers are the same.
+    ///
+    /// # Panics
+    /// When a slice is shorter than the shape.
+    pub fn forward_wide(&self, image: &mut [Complex<T>], spectrum: &mut [Complex<T>]) {
+        let ScanShape { rows, cols } = self.shape;
+        lines_wide(&*self.along_row, &mut image[..rows * cols], cols);
+        transpose_wide(image, &mut spectrum[..rows * cols], (rows, cols));
+        lines_wide(&*self.along_col, spectrum, rows);
+    }
+
+    /// As [`inverse`](Self::inverse), by all threads of the pool that this is called in.
+    ///
+    /// # Panics
+    /// When a slice is shorter than the shape.
+    pub fn inverse_wide(&self, spectrum: &mut [Complex<T>], image: &mut [Complex<T>]) {
+        let ScanShape { rows, cols } = self.shape;
+        lines_wide(&*self.along_col_back, &mut spectrum[..rows * cols], rows);
+        transpose_wide(spectrum, &mut image[..rows * cols], (cols, rows));
+        lines_wide(&*self.along_row_back, image, cols);
+    }
+}
+
+fn lines_wide<T: Real>(fft: &dyn Fft<T>, lines: &mut [Complex<T>], len: usize) {
+    let scratch = || vec![Complex::default(); fft.get_inplace_scratch_len()];
+    lines
+        .par_chunks_mut((STRIP * len).max(1))
+        .for_each_init(scratch, |scratch, strip| fft.process_with_scratch(strip, scratch));
+}
+
+fn transpose_wide<T: Copy + Send + Sync>(input: &[T], out: &mut [T], (rows, cols): (usize, usize)) {
+    let strips = out.par_chunks_mut((STRIP * rows).max(1)).enumerate();
+    strips.for_each(|(i, strip)| transpose_band(&input[..rows * cols], strip, (rows, cols), i * STRIP));
 }
 
 #[cfg(test)]
@@ -101,7 +154,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn forward_is_the_definition_and_inverse_undoes_it(rows in 1usize..14, cols in 1usize..14, seed in any::<u32>()) {
+        fn forward_is_the_definition_and_inverse_undoes_it(rows in 1usize..14, cols in 1usize..80, seed in any::<u32>()) {
             let shape = ScanShape::new(rows, cols);
             let n = shape.len();
             let image: Vec<Complex<f64>> = (0..n)
@@ -119,7 +172,19 @@ mod tests {
                     prop_assert!((spectrum[v * rows + u] - expected[u * cols + v]).norm() < 1e-13 * scale * n as f64);
                 }
             }
+            let (mut wide, mut work_wide, mut packed) = (spectrum.clone(), image.clone(), spectrum.clone());
+            fft.forward_wide(&mut work_wide, &mut wide);
+            prop_assert_eq!(&wide, &spectrum);
+            fft.inverse_wide(&mut wide, &mut work_wide);
             fft.inverse(&mut spectrum, &mut work, &mut scratch);
+            prop_assert_eq!(&work_wide, &work);
+            let filled = rows / 2;
+            work_wide.copy_from_slice(&image);
+            work_wide[filled * cols..].fill(Complex::default());
+            let mut whole = work_wide.clone();
+            fft.forward_of_rows(filled, &mut work_wide, &mut packed, &mut scratch);
+            fft.forward(&mut whole, &mut wide, &mut scratch);
+            prop_assert_eq!(&packed, &wide);
             for (z, z0) in work.iter().zip(&image) {
                 prop_assert!((z / n as f64 - z0).norm() < 1e-11);
             }

@@ -36,6 +36,11 @@ pub fn fast_len(n: usize) -> usize {
     (n.max(1)..=n.saturating_mul(2).max(1)).find(|&m| smooth(m)).unwrap_or(n)
 }
 
+/// The largest number `<= n` whose only prime factors are 2, 3 and 5.
+pub fn fast_len_within(n: usize) -> usize {
+    (1..=n).rev().find(|&m| fast_len(m) == m).unwrap_or(n)
+}
+
 /// A periodic grid on which atoms are collected and turned into the object's transmission function.
 ///
 /// `[row, col]`, C order; positions are in grid pixels. First [`deposit`](Self::deposit) all atoms, then
@@ -422,5 +427,6 @@ mod tests {
     #[test]
     fn fast_lengths_have_small_factors_only() {
         assert_eq!([1, 7, 11, 121, 3001].map(fast_len), [1, 8, 12, 125, 3072]);
+        assert_eq!([0, 1, 7, 11, 121, 3001].map(fast_len_within), [0, 1, 6, 10, 120, 3000]);
     }
 }

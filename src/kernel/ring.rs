@@ -8,6 +8,7 @@
 //! of their sum is `2 FRC / (1 - FRC)`.
 
 use num_complex::Complex;
+use rayon::prelude::*;
 
 use crate::axes::{Image, ScanShape};
 use crate::kernel::fft2::Fft2;
@@ -98,16 +99,35 @@ pub fn ring_correlation(a: &Image, b: &Image, rings: Rings) -> Curve {
     let width = rings.width / rows.min(cols) as f64;
     // A ring is told apart from the next by half a width on each side; the last centre is at most 1/2.
     let count = (0.5 / width + 1e-9) as usize;
-    let (spectrum_a, spectrum_b) = (spectrum(a, shape, rings.window), spectrum(b, shape, rings.window));
+    let packed = spectrum([a, b], shape, rings.window);
+    // Columns whose sums are added up together, so that the result does not depend on the number of threads.
+    const STRIP: usize = 64;
+    let strip = |first: usize| {
+        let mut sums = vec![(0.0, 0.0, 0.0, 0usize); count + 1];
+        for col in first..(first + STRIP).min(cols) {
+            let (line, mirror) = (col * rows, (cols - col) % cols * rows);
+            let q_col = frequency(col, cols);
+            for row in 0..rows {
+                let q_row = frequency(row, rows);
+                let ring = ((q_row * q_row + q_col * q_col).sqrt() / width + 0.5) as usize;
+                if let Some((cross, power_a, power_b, samples)) = sums.get_mut(ring) {
+                    let (z, m) = (packed[line + row], packed[mirror + (rows - row) % rows].conj());
+                    let (za, zb) = ((z + m) * 0.5, (z - m) * Complex::new(0.0, -0.5));
+                    *cross += (za * zb.conj()).re;
+                    *power_a += za.norm_sqr();
+                    *power_b += zb.norm_sqr();
+                    *samples += 1;
+                }
+            }
+        }
+        sums
+    };
+    let firsts: Vec<usize> = (0..cols).step_by(STRIP).collect();
+    let parts: Vec<_> = firsts.into_par_iter().map(strip).collect();
     let mut sums = vec![(0.0, 0.0, 0.0, 0usize); count + 1];
-    for (index, (za, zb)) in spectrum_a.iter().zip(&spectrum_b).enumerate() {
-        let (q_col, q_row) = (frequency(index / rows, cols), frequency(index % rows, rows));
-        let ring = (q_row.hypot(q_col) / width + 0.5) as usize;
-        if let Some((cross, power_a, power_b, samples)) = sums.get_mut(ring) {
-            *cross += (za * zb.conj()).re;
-            *power_a += za.norm_sqr();
-            *power_b += zb.norm_sqr();
-            *samples += 1;
+    for part in &parts {
+        for (sum, part) in sums.iter_mut().zip(part) {
+            *sum = (sum.0 + part.0, sum.1 + part.1, sum.2 + part.2, sum.3 + part.3);
         }
     }
     let mut curve = Curve::default();
@@ -163,9 +183,8 @@ fn frequency(index: usize, n: usize) -> f64 {
     signed / n as f64
 }
 
-/// The spectrum of an image without its mean, transposed: `[col, row]`.
-fn spectrum(image: &Image, shape: ScanShape, window: bool) -> Vec<Complex<f64>> {
-    let mean = image.sum() / image.len() as f64;
+/// The spectrum of two images without their means as real and imaginary part, transposed: `[col, row]`.
+fn spectrum(pair: [&Image; 2], shape: ScanShape, window: bool) -> Vec<Complex<f64>> {
     let hann = |i: usize, n: usize| {
         if window { (std::f64::consts::PI * (i as f64 + 0.5) / n as f64).sin().powi(2) } else { 1.0 }
     };
@@ -173,11 +192,15 @@ fn spectrum(image: &Image, shape: ScanShape, window: bool) -> Vec<Complex<f64>> 
         (0..shape.rows).map(|r| hann(r, shape.rows)).collect(),
         (0..shape.cols).map(|c| hann(c, shape.cols)).collect(),
     );
-    let windowed = |((r, c), v): ((usize, usize), &f64)| Complex::new((v - mean) * rows[r] * cols[c], 0.0);
-    let mut work: Vec<_> = image.indexed_iter().map(windowed).collect();
-    let fft = Fft2::<f64>::new(shape);
+    let [(a, mean_a), (b, mean_b)] = pair.map(|image| (image, image.sum() / image.len() as f64));
+    let mut work = vec![Complex::default(); shape.len()];
+    work.par_chunks_mut(shape.cols).enumerate().for_each(|(r, line)| {
+        for (c, z) in line.iter_mut().enumerate() {
+            *z = Complex::new(a[[r, c]] - mean_a, b[[r, c]] - mean_b) * (rows[r] * cols[c]);
+        }
+    });
     let mut spectrum = vec![Complex::default(); shape.len()];
-    fft.forward(&mut work, &mut spectrum, &mut vec![Complex::default(); fft.scratch_len()]);
+    Fft2::<f64>::new(shape).forward_wide(&mut work, &mut spectrum);
     spectrum
 }
 

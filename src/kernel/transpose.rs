@@ -13,16 +13,27 @@ pub use crate::kernel::sums::{BadSamples, Sum, square_sum, sum_frames};
 /// # Panics
 /// When a slice is not `rows * cols` long.
 pub fn transpose<T: Copy>(input: &[T], out: &mut [T], rows: usize, cols: usize) {
-    assert!(input.len() == rows * cols && out.len() == rows * cols, "transpose of a wrong size");
+    assert!(out.len() == rows * cols, "transpose of a wrong size");
+    transpose_band(input, out, (rows, cols), 0);
+}
+
+/// As [`transpose`], only some lines of `out`: those of the input's columns from `first` on, as many as `out` holds.
+///
+/// # Panics
+/// When a slice has a wrong length.
+pub fn transpose_band<T: Copy>(input: &[T], out: &mut [T], (rows, cols): (usize, usize), first: usize) {
+    let width = if rows == 0 { 0 } else { out.len() / rows };
+    assert!(input.len() == rows * cols && out.len() == rows * width, "transpose of a wrong size");
+    assert!(first + width <= cols, "transpose of columns that do not exist");
     let block = (64 / size_of::<T>().max(1)).clamp(4, 16);
     for r0 in (0..rows).step_by(block) {
         let r1 = (r0 + block).min(rows);
-        for c0 in (0..cols).step_by(block) {
-            let c1 = (c0 + block).min(cols);
+        for c0 in (0..width).step_by(block) {
+            let c1 = (c0 + block).min(width);
             for c in c0..c1 {
                 let line = &mut out[c * rows + r0..c * rows + r1];
                 for (slot, r) in line.iter_mut().zip(r0..r1) {
-                    *slot = input[r * cols + c];
+                    *slot = input[r * cols + first + c];
                 }
             }
         }
@@ -61,21 +72,27 @@ pub(super) fn load<S: Sample>(bytes: &[u8], swap: bool) -> S {
     if swap { value.swap_bytes() } else { value }
 }
 
-/// Detector pixels of two bytes that are turned together in registers.
+/// Detector pixels that are turned together in registers.
 const PIXELS: usize = 32;
-/// Frames that are gathered of each pixel.
-const FRAMES: usize = 32;
-/// Eight-byte words of the buffer in which they are gathered: it stays in the fastest cache.
-const CELL_WORDS: usize = 2048;
+/// Bytes of a detector pixel's image that are gathered before they are written: a cache line.
+const RUN: usize = 64;
+/// Eight-byte words in a run.
+const WORDS: usize = RUN / 8;
+/// Blocks of [`PIXELS`] whose runs are gathered together: 16 KiB, which stay in the fastest cache.
+const BLOCKS: usize = 8;
+
+/// One word of each pixel of a block: a few neighbouring frames.
+type Block = [u64; PIXELS];
 
 /// The corner turn of one block: crops every frame and writes it pixel by pixel.
 ///
 /// `out` holds the crop's pixels in C order, `line` samples each; frame `f` of the block goes to position
 /// `start + f` of every pixel's line. NaN and infinity become zero.
 ///
-/// A band of detector rows of 32 frames is gathered in a small buffer first: written straight to `out`, every sample would
-/// touch a cache line of its own. The band is as high as the buffer allows, because frames lie kilobytes apart, and only
-/// what is read in one piece is fetched ahead by the processor.
+/// A band of detector rows of as many frames as fill a cache line is gathered in a small buffer first: written straight to
+/// `out`, every sample would touch a line of its own. Neighbouring frames of a pixel are put together to words of eight
+/// bytes by arithmetic on whole registers ([`words`]), so that the exchange proper moves words and not samples. All frames
+/// go through one band before the next, so that the band's lines in `out` stay in the cache until they are full.
 ///
 /// # Panics
 /// When `out` is not `crop pixels * line` long or the frames do not fit in a line.
@@ -83,112 +100,135 @@ pub fn turn<S: Sample>(frames: &RawFrames<'_>, crop: Crop, out: &mut [S], line: 
     let shape = crop.shape();
     assert_eq!(out.len(), shape.len() * line, "stack block of a wrong size");
     assert!(start + frames.frames <= line, "frames beyond the end of a line");
-    let mut words = [0u64; CELL_WORDS];
-    dispatch(|| {
-        let cell: &mut [S] = bytemuck::cast_slice_mut(&mut words);
-        let most = cell.len() / FRAMES;
-        let (width, height) = (most.min(shape.cols), (most / shape.cols).clamp(1, shape.rows));
-        for f0 in (0..frames.frames).step_by(FRAMES) {
-            let range = f0..(f0 + FRAMES).min(frames.frames);
+    let mut cell: [[Block; BLOCKS]; WORDS] = [[[0; PIXELS]; BLOCKS]; WORDS];
+    dispatch(
+        #[inline(always)]
+        || {
+            let width = shape.cols.min(BLOCKS * PIXELS).max(1);
+            let height = BLOCKS / width.div_ceil(PIXELS);
             for row0 in (0..shape.rows).step_by(height) {
                 for c0 in (0..shape.cols).step_by(width) {
                     let rows = row0..(row0 + height).min(shape.rows);
                     let cols = c0..(c0 + width).min(shape.cols);
-                    if size_of::<S>() == 2 {
-                        gather_pairs(frames, crop, &range, (&rows, &cols), cell);
-                    } else {
-                        gather(frames, crop, &range, (&rows, &cols), cell);
-                    }
-                    let pixels = rows.flat_map(|row| cols.clone().map(move |col| row * shape.cols + col));
-                    for (pixel, samples) in pixels.zip(cell.chunks_exact_mut(FRAMES)) {
-                        let samples = &mut samples[..range.len()];
-                        if S::DTYPE.is_float() {
-                            samples.iter_mut().filter(|s| !s.is_finite()).for_each(|s| *s = S::default());
+                    for f0 in (0..frames.frames).step_by(RUN / size_of::<S>()) {
+                        let range = f0..(f0 + RUN / size_of::<S>()).min(frames.frames);
+                        gather::<S>(frames, crop, &range, (&rows, &cols), &mut cell);
+                        for (row, blocks) in rows.clone().zip((0..BLOCKS).step_by(cols.len().div_ceil(PIXELS))) {
+                            for (i, col) in cols.clone().enumerate() {
+                                let at = (row * shape.cols + col) * line + start + f0;
+                                let to: &mut [u8] = bytemuck::cast_slice_mut(&mut out[at..at + range.len()]);
+                                let run = |word: usize| cell[word][blocks + i / PIXELS][i % PIXELS].to_le_bytes();
+                                if to.len() == RUN {
+                                    for word in 0..WORDS {
+                                        to[word * 8..word * 8 + 8].copy_from_slice(&run(word));
+                                    }
+                                } else {
+                                    to.chunks_mut(8).enumerate().for_each(|(i, part)| {
+                                        part.copy_from_slice(&run(i)[..part.len()]);
+                                    });
+                                }
+                            }
                         }
-                        let at = pixel * line + start + f0;
-                        out[at..at + range.len()].copy_from_slice(samples);
                     }
                 }
             }
-        }
-    });
+        },
+    );
 }
 
-/// Gathers a band pixel by pixel, [`FRAMES`] places each: sample by sample.
+/// Gathers a band: `cell[word][block]` for each row of the band its blocks, one after the other.
 #[inline(always)]
 fn gather<S: Sample>(
     frames: &RawFrames<'_>,
     crop: Crop,
     range: &Range<usize>,
     (rows, cols): (&Range<usize>, &Range<usize>),
-    cell: &mut [S],
+    cell: &mut [[Block; BLOCKS]; WORDS],
 ) {
-    let width = cols.len();
-    for (f, frame) in range.clone().enumerate() {
-        for (band, row) in cell.chunks_exact_mut(width * FRAMES).zip(rows.clone()) {
-            let first = (crop.row0 + row) * frames.det.cols + crop.col0 + cols.start;
-            let run = frames.run::<S>(frame, first, width).chunks_exact(size_of::<S>());
-            for (samples, bytes) in band.chunks_exact_mut(FRAMES).zip(run) {
-                samples[f] = load(bytes, frames.swap);
-            }
-        }
-    }
-}
-
-/// As [`gather`] for samples of two bytes: four frames at a time, two pixels in one number, so that the exchange is done
-/// by shifts of whole registers and every store carries four frames.
-#[inline(always)]
-fn gather_pairs<S: Sample>(
-    frames: &RawFrames<'_>,
-    crop: Crop,
-    range: &Range<usize>,
-    (rows, cols): (&Range<usize>, &Range<usize>),
-    cell: &mut [S],
-) {
-    const WORDS: usize = FRAMES / 4;
-    let cell: &mut [u64] = bytemuck::cast_slice_mut(cell);
-    let width = cols.len();
-    for (word, f0) in range.clone().step_by(4).enumerate() {
-        for (band, row) in cell.chunks_exact_mut(width * WORDS).zip(rows.clone()) {
-            let row_start = (crop.row0 + row) * frames.det.cols + crop.col0 + cols.start;
-            for (c0, part) in band.chunks_mut(PIXELS * WORDS).enumerate() {
-                let pixels = part.len() / WORDS;
-                let [a, b, c, d]: [Pairs; 4] = std::array::from_fn(|i| {
-                    // Beyond the last frame anything will do: it is not copied.
-                    let frame = (f0 + i).min(range.end - 1);
-                    pairs(frames.run::<S>(frame, row_start + c0 * PIXELS, pixels), frames.swap)
-                });
-                for (i, two) in part.chunks_mut(2 * WORDS).enumerate() {
-                    let even = [(a[i] & 0xFFFF) | (b[i] << 16), (c[i] & 0xFFFF) | (d[i] << 16)];
-                    two[word] = u64::from(even[0]) | u64::from(even[1]) << 32;
-                    if let Some(second) = two.get_mut(WORDS + word) {
-                        let odd = [(a[i] >> 16) | (b[i] & 0xFFFF_0000), (c[i] >> 16) | (d[i] & 0xFFFF_0000)];
-                        *second = u64::from(odd[0]) | u64::from(odd[1]) << 32;
-                    }
+    let in_word = 8 / size_of::<S>();
+    for (cell, f0) in cell.iter_mut().zip(range.clone().step_by(in_word)) {
+        let mut blocks = cell.iter_mut();
+        for row in rows.clone() {
+            let first = (crop.row0 + row) * frames.det.cols + crop.col0;
+            for col in cols.clone().step_by(PIXELS) {
+                let pixels = PIXELS.min(cols.end - col);
+                // Beyond the last frame anything will do: it is not copied.
+                let run = |i: usize| frames.run::<S>((f0 + i).min(range.end - 1), first + col, pixels);
+                if let Some(block) = blocks.next() {
+                    words::<S>(run, frames.swap, block);
                 }
             }
         }
     }
 }
 
-/// Two neighbouring pixels in each number, the first in the lower half.
-type Pairs = [u32; PIXELS / 2];
-
+/// The samples of a few neighbouring frames put together to one number for each pixel, the first frame lowest. `run(i)` are
+/// the bytes of frame `i`.
 #[inline(always)]
-fn pairs(bytes: &[u8], swap: bool) -> Pairs {
-    let mut run = [0u8; 2 * PIXELS];
-    if let Ok(whole) = <&[u8; 2 * PIXELS]>::try_from(bytes) {
-        run = *whole;
-    } else {
-        run[..bytes.len()].copy_from_slice(bytes);
-    }
-    let mut pairs: Pairs = bytemuck::pod_read_unaligned(&run);
-    if swap {
-        for pair in &mut pairs {
-            *pair = (*pair & 0x00FF_00FF) << 8 | (*pair >> 8) & 0x00FF_00FF;
+fn words<'a, S: Sample>(run: impl Fn(usize) -> &'a [u8], swap: bool, out: &mut Block) {
+    match size_of::<S>() {
+        1 => {
+            let four = |first: usize| -> [u32; PIXELS] {
+                let rows: [[u8; PIXELS]; 4] = std::array::from_fn(|i| padded(run(first + i)));
+                std::array::from_fn(|p| {
+                    let byte = |i: usize| u32::from(rows[i][p]) << (8 * i);
+                    byte(0) | byte(1) | byte(2) | byte(3)
+                })
+            };
+            let (low, high) = (four(0), four(4));
+            for (word, (low, high)) in out.iter_mut().zip(low.iter().zip(&high)) {
+                *word = u64::from(*low) | u64::from(*high) << 32;
+            }
+        }
+        2 => {
+            // Two neighbouring pixels in each number, the first in the lower half.
+            let [a, b, c, d]: [[u32; PIXELS / 2]; 4] = std::array::from_fn(|i| {
+                let mut pairs: [u32; PIXELS / 2] = padded(run(i));
+                if swap {
+                    pairs.iter_mut().for_each(|p| *p = (*p & 0x00FF_00FF) << 8 | (*p >> 8) & 0x00FF_00FF);
+                }
+                pairs
+            });
+            for (i, two) in out.chunks_exact_mut(2).enumerate() {
+                let even = [(a[i] & 0xFFFF) | (b[i] << 16), (c[i] & 0xFFFF) | (d[i] << 16)];
+                let odd = [(a[i] >> 16) | (b[i] & 0xFFFF_0000), (c[i] >> 16) | (d[i] & 0xFFFF_0000)];
+                two[0] = u64::from(even[0]) | u64::from(even[1]) << 32;
+                two[1] = u64::from(odd[0]) | u64::from(odd[1]) << 32;
+            }
+        }
+        4 => {
+            let [a, b]: [[u32; PIXELS]; 2] = std::array::from_fn(|i| {
+                let row: [u32; PIXELS] = padded(run(i));
+                row.map(|bits| {
+                    let bits = if swap { bits.swap_bytes() } else { bits };
+                    let all_ones = bits & 0x7F80_0000 == 0x7F80_0000;
+                    if S::DTYPE.is_float() && all_ones { 0 } else { bits }
+                })
+            });
+            for (word, (a, b)) in out.iter_mut().zip(a.iter().zip(&b)) {
+                *word = u64::from(*a) | u64::from(*b) << 32;
+            }
+        }
+        _ => {
+            let row: [u64; PIXELS] = padded(run(0));
+            for (word, bits) in out.iter_mut().zip(row) {
+                let bits = if swap { bits.swap_bytes() } else { bits };
+                let all_ones = bits & 0x7FF0_0000_0000_0000 == 0x7FF0_0000_0000_0000;
+                *word = if S::DTYPE.is_float() && all_ones { 0 } else { bits };
+            }
         }
     }
-    pairs
+}
+
+/// A run of bytes as numbers; zeros where it is too short.
+#[inline(always)]
+fn padded<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> T {
+    if bytes.len() == size_of::<T>() {
+        return bytemuck::pod_read_unaligned(bytes);
+    }
+    let mut whole = [0u8; 8 * PIXELS];
+    whole[..bytes.len()].copy_from_slice(bytes);
+    bytemuck::pod_read_unaligned(&whole[..size_of::<T>()])
 }
 
 #[cfg(test)]

@@ -53,6 +53,21 @@ impl Rings {
         ring.transfer += d[0] + d[1];
     }
 
+    /// Adds the sums over other frequencies, of the same rings.
+    ///
+    /// # Panics
+    /// When the rings differ.
+    pub fn absorb(&mut self, other: &Self) {
+        assert!(self.rings.len() == other.rings.len() && self.width.total_cmp(&other.width).is_eq(), "other rings");
+        for (ring, more) in self.rings.iter_mut().zip(&other.rings) {
+            ring.cross += more.cross;
+            ring.power += more.power;
+            ring.both += more.both;
+            ring.squares += more.squares;
+            ring.transfer += more.transfer;
+        }
+    }
+
     /// The filter, for halves of this total weight (the largest that `D₀ + D₁` could be for a full transfer).
     pub fn finish(&self, weight: f64) -> Wiener {
         let ratio = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };

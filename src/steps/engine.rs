@@ -2,9 +2,9 @@
 
 use num_complex::Complex;
 
-use crate::axes::{Image, Sample, ScanShape};
+use crate::axes::{Image, ScanShape};
 use crate::error::Result;
-use crate::kernel::convert::{PixelSums, offset, pack_pair, pixel_sums};
+use crate::kernel::convert::{PixelSums, offset, pack_pair, pack_windowed, pixel_sums};
 use crate::kernel::correlate::{Normalisation, multiply_packed, multiply_stored, unpack};
 use crate::kernel::fft2::Fft2;
 use crate::kernel::peak::{Peak, find_pair};
@@ -111,14 +111,7 @@ impl<T: Real> Engine<T> {
                 let samples = samples.cast_mut::<S>();
                 stack.copy_image(pixel, samples)?;
                 let mean = pixel_sums(samples).sum / n as f64;
-                for ((z, s), w) in self.image.iter_mut().zip(&*samples).zip(window) {
-                    let value = T::round_from((s.to_f64() - mean) * f64::from(*w));
-                    if imaginary {
-                        z.im = value;
-                    } else {
-                        *z = Complex::new(value, T::default());
-                    }
-                }
+                pack_windowed(samples, (mean, window), imaginary, &mut self.image);
                 Ok(())
             };
             windowed(pair.pixel, first, false)?;

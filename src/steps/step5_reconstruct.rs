@@ -88,8 +88,11 @@ pub fn reconstruct(
     })?;
     let mut cache = ctx.cache();
     let fine = ["row", "col"];
-    cache.group().write_image("superres_image", &result.image, fine)?;
-    cache.group().write_image("weights", &result.weights, fine)?;
+    let group = cache.group();
+    let write = |name: &str, image: &Image| group.write_image(name, image, fine);
+    let image = || write("superres_image", &result.image);
+    let (image, weights) = ctx.workers.install(|| rayon::join(image, || write("weights", &result.weights)));
+    image.and(weights)?;
     cache.group().write_image("virtual_bf", &result.virtual_bf, ["scan_row", "scan_col"])?;
     let report = serde_json::to_value(result.report).map_err(|e| Error::bug(e.to_string()))?;
     cache.mark_done(Step::Reconstruct, report, true)?;

@@ -4,6 +4,8 @@
 //! over all images falls off towards the edges, and value divided by it does not. A rectangle is the running sum of
 //! four points at its corners, so that an image costs four additions however fine the output is.
 
+use ndarray::s;
+
 use crate::axes::{Image, ScanShape};
 
 #[derive(Debug, Clone)]
@@ -30,26 +32,22 @@ impl Coverage {
         }
     }
 
-    /// Adds the rectangles of other images of the same scan.
-    pub(super) fn absorb(&mut self, other: &Self) {
-        self.corners += &other.corners;
-    }
-
     /// The sum of weights over each output pixel, `[scan rows * f, scan cols * f]`.
     pub(super) fn finish(&self) -> Image {
         let mut sums = self.corners.clone();
         let (rows, cols) = sums.dim();
-        for r in 0..rows {
-            for c in 1..cols {
-                sums[[r, c]] += sums[[r, c - 1]];
-            }
+        for mut row in sums.rows_mut() {
+            let mut sum = 0.0;
+            row.iter_mut().for_each(|v| {
+                sum += *v;
+                *v = sum;
+            });
         }
         for r in 1..rows {
-            for c in 0..cols {
-                sums[[r, c]] += sums[[r - 1, c]];
-            }
+            let (above, mut row) = sums.multi_slice_mut((s![r - 1, ..], s![r, ..]));
+            row += &above;
         }
-        sums.slice_move(ndarray::s![..rows - 2, ..cols - 2])
+        sums.slice_move(s![..rows - 2, ..cols - 2])
     }
 }
 

@@ -29,26 +29,21 @@
 //! depend on the bands. Sums may be single precision: over 800 images that changed no pixel by more than 4e-7 of
 //! the brightness.
 
-#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
-
-use std::ops::Range;
-
-use num_complex::Complex;
-
-use super::coverage::Coverage;
-use super::gain;
-use crate::axes::{Image, Sample, ScanShape};
-use crate::kernel::fft2::Fft2;
-use crate::kernel::forward::fast_len;
-use crate::kernel::real::Real;
-use crate::kernel::simd::dispatch;
-
+mod band;
+mod finish;
+mod shifted;
 mod side_bands;
 
+pub use band::{Band, Column, Runs, hull};
+pub use finish::Halves;
+pub use shifted::{Loader, Phases, Shifted, ShiftedSpectrum};
 pub use side_bands::{Circle, SideBands};
 
-/// Below this part of the total weight a pixel at the edge fades to the mean instead of being divided further up.
-const LEAST_COVERAGE: f64 = 0.1;
+use super::coverage::Coverage;
+use crate::axes::ScanShape;
+use crate::kernel::forward::fast_len;
+use crate::kernel::real::Real;
+
 /// Scan pixels of pad beyond the largest shift, in which the ringing of the edges decays.
 const RINGING: f64 = 2.0;
 
@@ -116,213 +111,6 @@ fn frequency(index: usize, padded: usize, factor: usize) -> f64 {
     signed / padded as f64
 }
 
-/// The phase factors that shift an image, on the frequencies of the output.
-#[derive(Debug, Clone)]
-pub struct Phases<T: Real> {
-    grid: FourierGrid,
-    shift: [f64; 2],
-    /// Real and imaginary parts for each output row.
-    rows: [Vec<T>; 2],
-    /// One for each summed output column.
-    cols: Vec<Complex<T>>,
-}
-
-impl<T: Real> Phases<T> {
-    /// Buffers for the shifts of a grid.
-    pub fn new(grid: FourierGrid) -> Self {
-        let rows = [(); 2].map(|()| vec![T::zero(); grid.fine().rows]);
-        Self { grid, shift: [0.0; 2], rows, cols: vec![Complex::default(); grid.lines()] }
-    }
-
-    /// Makes the factors of a shift to apply (`[row, col]`, scan pixels). `false`, and nothing changed, when it is beyond
-    /// what the grid was made for.
-    pub fn set(&mut self, shift: [f64; 2]) -> bool {
-        if !self.grid.allows(shift) {
-            return false;
-        }
-        self.shift = shift;
-        let padded = self.grid.padded;
-        for index in 0..self.rows[0].len() {
-            let z = self.factor(index, padded.rows, shift[0]);
-            (self.rows[0][index], self.rows[1][index]) = (z.re, z.im);
-        }
-        for index in 0..self.cols.len() {
-            self.cols[index] = self.factor(index, padded.cols, shift[1]);
-        }
-        true
-    }
-
-    fn factor(&self, index: usize, padded: usize, shift: f64) -> Complex<T> {
-        let (sin, cos) = (std::f64::consts::TAU * frequency(index, padded, self.grid.factor) * shift).sin_cos();
-        let nyquist = 2 * index == padded * self.grid.factor;
-        Complex::new(T::round_from(cos), T::round_from(if nyquist { 0.0 } else { -sin }))
-    }
-}
-
-/// One detector pixel's image, transformed, with the phase factors of its shift. Its buffers are used again.
-#[derive(Debug)]
-pub struct ShiftedSpectrum<T: Real> {
-    grid: FourierGrid,
-    fft: Fft2<T>,
-    phases: Phases<T>,
-    weight: f64,
-    mean: f64,
-    /// Transposed: `[col, row]` of the padded scan.
-    spectrum: Vec<Complex<T>>,
-    work: Vec<Complex<T>>,
-    scratch: Vec<Complex<T>>,
-}
-
-impl<T: Real> ShiftedSpectrum<T> {
-    /// Buffers for images of the grid's scan; `fft` must be planned for [`FourierGrid::padded`].
-    ///
-    /// # Panics
-    /// When `fft` has another shape.
-    pub fn new(grid: FourierGrid, fft: &Fft2<T>) -> Self {
-        assert_eq!(fft.shape(), grid.padded, "a transform of another shape");
-        let zeros = || vec![Complex::default(); grid.padded.len()];
-        Self {
-            grid,
-            fft: fft.clone(),
-            phases: Phases::new(grid),
-            weight: 0.0,
-            mean: 0.0,
-            spectrum: zeros(),
-            work: zeros(),
-            scratch: vec![Complex::default(); fft.scratch_len()],
-        }
-    }
-
-    /// Takes an image (`[scan row, scan col]`), the shift to apply to it (`[row, col]`, scan pixels) and its
-    /// statistical weight. `false`, and nothing to be added, when its mean is not above zero, its weight not a positive
-    /// number, or its shift beyond what the grid was made for.
-    ///
-    /// # Panics
-    /// When the image has not the size of the scan.
-    pub fn load<S: Sample>(&mut self, image: &[S], shift: [f64; 2], weight: f64) -> bool {
-        let (scan, padded) = (self.grid.scan, self.grid.padded);
-        assert_eq!(image.len(), scan.len(), "image of a wrong size");
-        self.weight = 0.0;
-        let Some(mean) = gain(image).filter(|_| weight > 0.0 && weight.is_finite()) else { return false };
-        if !self.phases.set(shift) {
-            return false;
-        }
-        (self.weight, self.mean) = (weight, mean);
-        self.work.fill(Complex::default());
-        let work = &mut self.work;
-        dispatch(
-            #[inline(always)]
-            || {
-                for (to, from) in work.chunks_exact_mut(padded.cols).zip(image.chunks_exact(scan.cols)) {
-                    for (z, sample) in to.iter_mut().zip(from) {
-                        z.re = T::round_from(weight * (sample.to_f64() / mean - 1.0));
-                    }
-                }
-            },
-        );
-        self.fft.forward(&mut self.work, &mut self.spectrum, &mut self.scratch);
-        true
-    }
-
-    /// The statistical weight of the loaded image; 0 where nothing is to be added.
-    pub fn weight(&self) -> f64 {
-        self.weight
-    }
-
-    /// The factors of the loaded image's shift.
-    pub fn phases(&self) -> &Phases<T> {
-        &self.phases
-    }
-}
-
-/// A band of columns of the half spectrum, with its sums.
-#[derive(Debug)]
-pub struct Band<'a, T: Real> {
-    grid: FourierGrid,
-    limit: Option<Circle>,
-    lines: Range<usize>,
-    sum: &'a mut [T],
-    turned: [Vec<T>; 2],
-}
-
-impl<T: Real> Band<'_, T> {
-    /// Adds one image to this band. Every image must be added to every band in the same order, and
-    /// [noted](FourierMerge::note) once.
-    pub fn add(&mut self, image: &ShiftedSpectrum<T>) {
-        self.add_at(image, &image.phases);
-    }
-
-    /// As [`add`](Self::add), with another shift than the image was loaded with.
-    pub fn add_at(&mut self, image: &ShiftedSpectrum<T>, phases: &Phases<T>) {
-        let (grid, limit) = (self.grid, self.limit);
-        let whole = 0..self.grid.line_len() / 2;
-        self.add_rows(image, phases, |line| limit.map_or([whole.clone(), 0..0], |circle| circle.runs(grid, line)));
-    }
-
-    /// As [`add`](Self::add), only the frequencies within a circle.
-    pub fn add_within(&mut self, image: &ShiftedSpectrum<T>, circle: &Circle) {
-        let grid = self.grid;
-        self.add_rows(image, &image.phases, |line| circle.runs(grid, line));
-    }
-
-    /// Adds the rows that `runs` says for each line.
-    fn add_rows(&mut self, image: &ShiftedSpectrum<T>, phases: &Phases<T>, runs: impl Fn(usize) -> [Range<usize>; 2]) {
-        if image.weight > 0.0 {
-            dispatch(
-                #[inline(always)]
-                || self.add_lines(image, phases, runs),
-            );
-        }
-    }
-
-    #[inline(always)]
-    fn add_lines(&mut self, image: &ShiftedSpectrum<T>, phases: &Phases<T>, runs: impl Fn(usize) -> [Range<usize>; 2]) {
-        let (rows, len) = (self.grid.padded.rows, self.grid.line_len());
-        let [turned_re, turned_im] = &mut self.turned;
-        for (line, sum) in self.lines.clone().zip(self.sum.chunks_exact_mut(len)) {
-            let runs = runs(line);
-            if runs.iter().all(Range::is_empty) {
-                continue;
-            }
-            let col = line % self.grid.padded.cols;
-            let phase = phases.cols[line];
-            let from = &image.spectrum[col * rows..][..rows];
-            let (turned_re, turned_im) = (&mut turned_re[..rows], &mut turned_im[..rows]);
-            for i in 0..rows {
-                turned_re[i] = from[i].re * phase.re - from[i].im * phase.im;
-                turned_im[i] = from[i].re * phase.im + from[i].im * phase.re;
-            }
-            let (sum_re, sum_im) = sum.split_at_mut(len / 2);
-            for run in runs {
-                // The spectrum repeats itself every `rows` rows.
-                let mut first = run.start;
-                while first < run.end {
-                    let end = run.end.min((first / rows + 1) * rows);
-                    let (at, from) = (first..end, first % rows..first % rows + (end - first));
-                    add_product(
-                        &mut sum_re[at.clone()],
-                        &mut sum_im[at.clone()],
-                        (&turned_re[from.clone()], &turned_im[from]),
-                        (&phases.rows[0][at.clone()], &phases.rows[1][at]),
-                    );
-                    first = end;
-                }
-            }
-        }
-    }
-}
-
-/// `sum += a b` for complex numbers in separate real and imaginary parts, which compilers vectorise.
-#[inline(always)]
-fn add_product<T: Real>(re: &mut [T], im: &mut [T], a: (&[T], &[T]), b: (&[T], &[T])) {
-    let n = re.len();
-    let (im, a, b) = (&mut im[..n], (&a.0[..n], &a.1[..n]), (&b.0[..n], &b.1[..n]));
-    for i in 0..n {
-        re[i] = re[i] + (a.0[i] * b.0[i] - a.1[i] * b.1[i]);
-        im[i] = im[i] + (a.0[i] * b.1[i] + a.1[i] * b.0[i]);
-    }
-}
-
 /// The sum over all images, in the Fourier domain.
 #[derive(Debug)]
 pub struct FourierMerge<T: Real> {
@@ -339,7 +127,9 @@ pub struct FourierMerge<T: Real> {
 impl<T: Real> FourierMerge<T> {
     /// An empty sum of `lines * line_len` numbers.
     pub fn new(grid: FourierGrid) -> Self {
-        let sum = vec![T::zero(); grid.lines() * grid.line_len()];
+        // Written, not only asked for: memory that is read before it is written is mapped twice.
+        let mut sum = Vec::new();
+        sum.resize(grid.lines() * grid.line_len(), T::zero());
         let coverage = Coverage::new(grid.scan, grid.factor);
         Self { grid, limit: None, sum, coverage, weight: 0.0, mean: 0.0, images: 0 }
     }
@@ -352,18 +142,12 @@ impl<T: Real> FourierMerge<T> {
         Self { limit, ..Self::new(grid) }
     }
 
-    /// Adds one image: [`note`](Self::note) and all bands.
-    pub fn add(&mut self, image: &ShiftedSpectrum<T>) {
-        self.note(image);
-        self.bands(self.grid.lines()).for_each(|mut band| band.add(image));
-    }
-
-    /// Counts an image that is added to the bands one by one.
+    /// Counts an image whose columns are added to the [bands](Self::bands).
     pub fn note(&mut self, image: &ShiftedSpectrum<T>) {
         self.note_at(image, &image.phases);
     }
 
-    /// As [`note`](Self::note), for an image that is added with [another shift](Band::add_at).
+    /// As [`note`](Self::note), for an image that is added with another shift.
     pub fn note_at(&mut self, image: &ShiftedSpectrum<T>, phases: &Phases<T>) {
         if image.weight > 0.0 {
             self.weight += image.weight;
@@ -371,19 +155,6 @@ impl<T: Real> FourierMerge<T> {
             self.images += 1;
             self.coverage.add(phases.shift, image.weight);
         }
-    }
-
-    /// Adds the sum over other images on the same grid.
-    ///
-    /// # Panics
-    /// When the grids differ.
-    pub fn absorb(&mut self, other: &Self) {
-        assert_eq!(self.grid, other.grid, "sums of different grids");
-        self.sum.iter_mut().zip(&other.sum).for_each(|(a, b)| *a = *a + *b);
-        self.coverage.absorb(&other.coverage);
-        self.weight += other.weight;
-        self.mean += other.mean;
-        self.images += other.images;
     }
 
     /// The sums as bands of `lines` columns (the last may have less), which may be filled at once.
@@ -397,71 +168,12 @@ impl<T: Real> FourierMerge<T> {
             limit,
             lines: k * lines..k * lines + sum.len() / grid.line_len(),
             sum,
-            turned: [(); 2].map(|()| vec![T::zero(); grid.padded.rows]),
         })
     }
 
     /// Images added so far.
     pub fn images(&self) -> usize {
         self.images
-    }
-
-    /// How many images cover each output pixel, weighted: the number of images where all do, less towards the edges.
-    /// `[scan rows * f, scan cols * f]`.
-    pub fn effective_images(&self) -> Image {
-        let per_weight = if self.weight > 0.0 { self.images as f64 / self.weight } else { 0.0 };
-        self.coverage.finish().mapv_into(|cover| cover.max(0.0) * per_weight)
-    }
-
-    /// The merged image `[scan rows * f, scan cols * f]`, in the units of the images: its mean is the mean of their
-    /// means. Frequencies above `limit` (cycles per scan pixel) are left out. Without any image all is zero.
-    pub fn finish(&self, limit: Option<f64>) -> Image {
-        let grid = self.grid;
-        if self.images == 0 {
-            return Image::zeros((grid.scan.rows * grid.factor, grid.scan.cols * grid.factor));
-        }
-        // f² restores the level, as a sample now covers f² pixels.
-        let mut image = grid.image(&self.sum, limit, 1.0 / (grid.padded.len() as f64 * self.weight));
-        if grid.max_shift.is_some() {
-            let coverage = self.coverage.finish();
-            image.zip_mut_with(&coverage, |v, cover| *v /= (cover / self.weight).max(LEAST_COVERAGE));
-        }
-        let (offset, mean) = (image.sum() / image.len() as f64, self.mean / self.images as f64);
-        image.mapv_into(|v| mean * (1.0 + v - offset))
-    }
-}
-
-impl FourierGrid {
-    /// The real image of a half spectrum times `scale`, without the pad.
-    fn image<T: Real>(self, half: &[T], limit: Option<f64>, scale: f64) -> Image {
-        let fine = self.fine();
-        let shape = (self.scan.rows * self.factor, self.scan.cols * self.factor);
-        let fft = Fft2::<T>::new(fine);
-        let mut spectrum = self.spectrum(half, limit);
-        let mut merged = vec![Complex::default(); fine.len()];
-        fft.inverse(&mut spectrum, &mut merged, &mut vec![Complex::default(); fft.scratch_len()]);
-        drop(spectrum);
-        Image::from_shape_fn(shape, |(r, c)| merged[r * fine.cols + c].re.widen() * scale)
-    }
-
-    /// The whole spectrum from its half, transposed: `[col, row]`.
-    fn spectrum<T: Real>(self, half: &[T], limit: Option<f64>) -> Vec<Complex<T>> {
-        let fine = self.fine();
-        let mut spectrum = vec![Complex::default(); fine.len()];
-        for (c, line) in spectrum.chunks_exact_mut(fine.rows).enumerate() {
-            let mirrored = c >= self.lines();
-            let from = if mirrored { fine.cols - c } else { c };
-            let (re, im) = half[from * self.line_len()..][..self.line_len()].split_at(fine.rows);
-            let q_col = frequency(c, self.padded.cols, self.factor);
-            for (r, z) in line.iter_mut().enumerate() {
-                let q_row = frequency(r, self.padded.rows, self.factor);
-                if limit.is_none_or(|limit| q_row.hypot(q_col) <= limit) {
-                    let at = if mirrored { (fine.rows - r) % fine.rows } else { r };
-                    *z = Complex::new(re[at], if mirrored { -im[at] } else { im[at] });
-                }
-            }
-        }
-        spectrum
     }
 }
 

@@ -21,9 +21,10 @@ mod coverage;
 pub mod fourier;
 
 use crate::axes::Sample;
+use crate::kernel::convert::pixel_sums;
 
 /// The mean of an image; `None` where a division by it makes no sense (empty, not finite, or not above zero).
 pub fn gain<S: Sample>(image: &[S]) -> Option<f64> {
-    let mean = image.iter().map(|sample| sample.to_f64()).sum::<f64>() / image.len() as f64;
+    let mean = pixel_sums(image).sum / image.len() as f64;
     (mean.is_finite() && mean > 0.0).then_some(mean)
 }

@@ -8,10 +8,16 @@ use crate::axes::Sample;
 use crate::error::Result;
 use crate::kernel::convert::pixel_sums;
 use crate::kernel::fft2::Fft2;
-use crate::kernel::merge::fourier::{Band, Circle, FourierGrid, FourierMerge, Phases, ShiftedSpectrum, SideBands};
+use crate::kernel::merge::fourier::{
+    Band, Circle, Column, FourierGrid, FourierMerge, Loader, Phases, Runs, Shifted, ShiftedSpectrum, SideBands, hull,
+};
 use crate::pipeline::AlignedBytes;
 use crate::steps::context::RunContext;
 use crate::steps::stack::Stack;
+
+/// Images that each worker loads before all are added: an even number. A column of the sums comes from memory once for all
+/// images of a batch.
+const SLOTS: usize = 6;
 
 /// What one pass sums up.
 #[derive(Debug, Default)]
@@ -35,33 +41,38 @@ impl Sums {
     /// Bytes of the buffers of a pass for each of these many moved images.
     pub(in crate::steps) fn pass_bytes<S: Sample>(ctx: &RunContext<'_>, grid: FourierGrid, moved: usize) -> u64 {
         let phases = 4 * grid.line_len() + 8 * grid.lines();
-        let image = 3 * grid.padded().len() * 8 + ctx.scan.len() * size_of::<S>() + (1 + moved) * phases;
-        (2 * ctx.workers.count() * image) as u64
+        let spectrum = grid.padded().len() * 8;
+        let loader = 2 * spectrum + 2 * ctx.scan.len() * size_of::<S>();
+        (ctx.workers.count() * (loader + SLOTS * (spectrum + (1 + moved) * phases))) as u64
     }
 
-    fn bands(&mut self, lines: usize) -> Vec<(Target, Band<'_, f32>)> {
-        let mut all = Vec::new();
+    /// All sums, cut into strips of the same columns.
+    fn strips(&mut self, lines: usize) -> Vec<Strip<'_>> {
+        let mut strips: Vec<Strip<'_>> = Vec::new();
         for (half, sum) in self.halves.iter_mut().flatten().enumerate() {
-            all.extend(sum.bands(lines).map(|band| (Target::Half(half), band)));
+            put(&mut strips, sum.bands(lines), |strip| &mut strip.halves[half].0);
         }
         for (half, sums) in self.sides.iter_mut().flat_map(|(bands, _)| &mut bands.sums).enumerate() {
             for (side, sum) in sums.iter_mut().enumerate() {
-                all.extend(sum.bands(lines).map(|band| (Target::Side(half, side), band)));
+                put(&mut strips, sum.bands(lines), |strip| &mut strip.halves[half].1[side]);
             }
         }
         for (index, (sum, _)) in self.moved.iter_mut().enumerate() {
-            all.extend(sum.bands(lines).map(|band| (Target::Moved(index), band)));
+            put(&mut strips, sum.bands(lines), |strip| {
+                strip.moved.resize_with(index + 1, || None);
+                &mut strip.moved[index]
+            });
         }
-        all
+        strips
     }
 
     fn note(&mut self, item: &Loaded<'_>) {
         if let Some(halves) = &mut self.halves {
-            halves[item.part.half].note(item.spectrum);
+            halves[item.half].note(item.spectrum);
         }
-        if let (Some((bands, _)), Some(circle)) = (&mut self.sides, item.circle) {
-            bands.sums[item.part.half][0].note(item.spectrum);
-            bands.note(item.part.half, item.spectrum.weight(), circle);
+        if let (Some((bands, _)), Some([circle, _])) = (&mut self.sides, item.circles) {
+            bands.sums[item.half][0].note(item.spectrum);
+            bands.note(item.half, item.spectrum.weight(), circle);
         }
         for ((sum, _), phases) in self.moved.iter_mut().zip(item.phases) {
             sum.note_at(item.spectrum, phases);
@@ -69,34 +80,78 @@ impl Sums {
     }
 }
 
-/// Which sum a band belongs to.
-#[derive(Debug, Clone, Copy)]
-enum Target {
-    Half(usize),
-    Side(usize, usize),
-    Moved(usize),
+/// The same columns of all sums: one worker's work at a time.
+#[derive(Default)]
+struct Strip<'a> {
+    /// For each half its plain sum and its side bands.
+    halves: [(Option<Band<'a, f32>>, [Option<Band<'a, f32>>; 2]); 2],
+    moved: Vec<Option<Band<'a, f32>>>,
+}
+
+/// Adds the bands of one sum to the strips.
+fn put<'a>(
+    strips: &mut Vec<Strip<'a>>,
+    bands: impl Iterator<Item = Band<'a, f32>>,
+    place: impl for<'s> Fn(&'s mut Strip<'a>) -> &'s mut Option<Band<'a, f32>>,
+) {
+    for (index, band) in bands.enumerate() {
+        if strips.len() == index {
+            strips.push(Strip::default());
+        }
+        *place(&mut strips[index]) = Some(band);
+    }
 }
 
 /// An image that is ready to be added.
 struct Loaded<'a> {
-    part: &'a Part,
+    half: usize,
     spectrum: &'a ShiftedSpectrum<f32>,
-    circle: Option<Circle>,
+    /// The aperture and its opposite.
+    circles: Option<[Circle; 2]>,
     phases: &'a [Phases<f32>],
 }
 
-impl Loaded<'_> {
-    fn add_to(&self, target: Target, band: &mut Band<'_, f32>) {
-        match target {
-            Target::Half(half) if half == self.part.half => band.add(self.spectrum),
-            Target::Side(half, side) if half == self.part.half => {
-                if let Some(circle) = self.circle {
-                    band.add_within(self.spectrum, &if side == 0 { circle } else { circle.opposite() });
+impl Strip<'_> {
+    /// Adds the images to all bands, column by column: the sums of a column stay in the processor's cache meanwhile.
+    fn add(&mut self, images: &[Loaded<'_>], grid: FourierGrid) {
+        let bands = self.halves.iter().flat_map(|(plain, sides)| [plain, &sides[0]]).chain(&self.moved);
+        let Some(lines) = bands.flatten().map(Band::lines).next() else { return };
+        let mut column = Column::new(grid);
+        for line in lines {
+            for image in images {
+                let (plain, sides) = &mut self.halves[image.half];
+                let mut targets: Vec<(&mut Band<'_, f32>, Runs)> = Vec::with_capacity(3);
+                if let Some(band) = plain {
+                    let runs = band.runs(line);
+                    targets.push((band, runs));
+                }
+                for (side, circle) in sides.iter_mut().zip(image.circles.iter().flatten()) {
+                    if let Some(band) = side {
+                        targets.push((band, circle.runs(grid, line)));
+                    }
+                }
+                column.load(image.spectrum, image.spectrum.phases(), line, &hull(targets.iter().map(|t| &t.1)));
+                targets.iter_mut().for_each(|(band, runs)| band.add(&column, runs));
+                for (band, phases) in self.moved.iter_mut().flatten().zip(image.phases) {
+                    let runs = band.runs(line);
+                    column.load(image.spectrum, phases, line, &runs);
+                    band.add(&column, &runs);
                 }
             }
-            Target::Moved(index) => band.add_at(self.spectrum, &self.phases[index]),
-            Target::Half(_) | Target::Side(..) => {}
         }
+    }
+}
+
+/// One worker's share of a batch: what loads images, and where they go.
+struct Share {
+    loader: Loader<f32>,
+    slots: Vec<(ShiftedSpectrum<f32>, Vec<Phases<f32>>)>,
+}
+
+impl Share {
+    fn new(grid: FourierGrid, fft: &Fft2<f32>, moved: usize) -> Self {
+        let slot = || (ShiftedSpectrum::new(grid), vec![Phases::new(grid); moved]);
+        Self { loader: Loader::new(grid, fft), slots: (0..SLOTS).map(|_| slot()).collect() }
     }
 }
 
@@ -104,7 +159,8 @@ impl Loaded<'_> {
 /// scan position), those of the disk to it as well. Each image's weight is its mean, as for Poisson counts. The caller
 /// has charged the [buffers](Sums::pass_bytes).
 ///
-/// Every band of every sum sees the images in the same order, whatever the number of workers.
+/// Every column of every sum sees the images in the same order, and the same two are transformed together, whatever the
+/// number of workers.
 pub(in crate::steps) fn pass<S: Sample>(
     ctx: &RunContext<'_>,
     stack: &Stack,
@@ -114,11 +170,11 @@ pub(in crate::steps) fn pass<S: Sample>(
 ) -> Result<()> {
     let fft = Fft2::<f32>::new(grid.padded());
     let (workers, n) = (ctx.workers.count(), ctx.scan.len());
-    let batch = 2 * workers;
+    let batch = SLOTS * workers;
     let mut images = AlignedBytes::zeroed(batch * n * size_of::<S>());
-    let mut slots: Vec<_> =
-        (0..batch).map(|_| (ShiftedSpectrum::new(grid, &fft), vec![Phases::new(grid); sums.moved.len()])).collect();
-    let lines = grid.lines().div_ceil(4 * workers).max(1);
+    let mut shares: Vec<Share> = (0..workers).map(|_| Share::new(grid, &fft, sums.moved.len())).collect();
+    // Several strips for each worker, so that none waits long for the others.
+    let lines = grid.lines().div_ceil(16 * workers).max(1);
     let moved = std::mem::take(&mut sums.moved);
     let (merges, shifts): (Vec<_>, Vec<_>) = moved.into_iter().unzip();
     sums.moved = merges.into_iter().map(|merge| (merge, Vec::new())).collect();
@@ -127,31 +183,38 @@ pub(in crate::steps) fn pass<S: Sample>(
     for (number, group) in parts.chunks(batch).enumerate() {
         ctx.cancel.check()?;
         let images = &mut images.cast_mut::<S>()[..group.len() * n];
-        let used: Vec<bool> = ctx.workers.install(|| -> Result<Vec<bool>> {
-            let jobs = images.par_chunks_mut(n).zip(&mut slots).zip(group).enumerate();
-            jobs.map(|(i, ((image, (spectrum, phases)), part))| {
-                stack.copy_image(part.pixel, image)?;
-                let Some(shift) = part.shift(ctx.scan) else { return Ok(false) };
-                let moves = phases.iter_mut().zip(&shifts).all(|(p, shifts)| p.set(shifts[number * batch + i]));
-                let mean = pixel_sums(image).sum / n as f64;
-                Ok(moves && spectrum.load(image, shift, mean))
+        let first = number * batch;
+        ctx.workers.install(|| -> Result<()> {
+            let jobs = shares.par_iter_mut().zip(images.par_chunks_mut(SLOTS * n)).zip(group.par_chunks(SLOTS));
+            jobs.enumerate().try_for_each(|(share_number, ((share, images), parts))| {
+                let first = first + share_number * SLOTS;
+                for (pair, (images, parts)) in images.chunks_mut(2 * n).zip(parts.chunks(2)).enumerate() {
+                    for (image, part) in images.chunks_exact_mut(n).zip(parts) {
+                        stack.copy_image(part.pixel, image)?;
+                    }
+                    let at = |i: usize| first + 2 * pair + i;
+                    load(share, pair, (images, n), parts, |i, moved| shifts[moved][at(i)]);
+                }
+                Ok(())
             })
-            .collect()
         })?;
-        let circles = sums.sides.as_ref().map(|(_, circles)| circles[number * batch..][..group.len()].to_vec());
-        let all = slots.iter().zip(group).zip(&used).enumerate().filter(|(_, (_, used))| **used);
-        let ready: Vec<_> = all
-            .map(|(i, (((spectrum, phases), part), _))| {
-                let circle = circles.as_ref().map(|circles| circles[i]);
-                Loaded { part, spectrum, circle, phases }
+        let slots = shares.iter().flat_map(|share| &share.slots);
+        let circles = sums.sides.as_ref().map(|(_, circles)| circles[first..first + group.len()].to_vec());
+        let ready: Vec<_> = slots
+            .zip(group)
+            .enumerate()
+            .filter(|(_, ((spectrum, _), _))| spectrum.weight() > 0.0)
+            .map(|(i, ((spectrum, phases), part))| {
+                let circles = circles.as_ref().map(|circles| [circles[i], circles[i].opposite()]);
+                Loaded { half: part.half, spectrum, circles, phases }
             })
             .collect();
         for item in &ready {
             sums.note(item);
         }
-        let mut bands = sums.bands(lines);
+        let mut strips = sums.strips(lines);
         ctx.workers.install(|| {
-            bands.par_iter_mut().for_each(|(target, band)| ready.iter().for_each(|item| item.add_to(*target, band)));
+            strips.par_iter_mut().for_each(|strip| strip.add(&ready, grid));
             if let Some(bright) = bright.as_deref_mut() {
                 add_bright(&*images, group, bright, 4 * workers);
             }
@@ -160,4 +223,27 @@ pub(in crate::steps) fn pass<S: Sample>(
     }
     ctx.progress.end();
     Ok(())
+}
+
+/// Loads a pair of images into the slots of a share; `shift(i, moved)` is where the pair's image `i` goes in a moved sum.
+fn load<S: Sample>(
+    share: &mut Share,
+    pair: usize,
+    (images, n): (&[S], usize),
+    parts: &[Part],
+    shift: impl Fn(usize, usize) -> [f64; 2],
+) {
+    let mut slots = share.slots[2 * pair..2 * pair + 2].iter_mut();
+    let (Some(a), Some(b)) = (slots.next(), slots.next()) else { return };
+    let scan = a.0.scan();
+    let mut items = [None, None];
+    for (i, (slot, (image, part))) in [&mut *a, &mut *b].into_iter().zip(images.chunks_exact(n).zip(parts)).enumerate()
+    {
+        let moves = slot.1.iter_mut().enumerate().all(|(index, phases)| phases.set(shift(i, index)));
+        items[i] = part.shift(scan).filter(|_| moves).map(|shift| {
+            let weight = pixel_sums(image).sum / n as f64;
+            Shifted { image, shift, weight }
+        });
+    }
+    share.loader.load(items, [&mut a.0, &mut b.0]);
 }

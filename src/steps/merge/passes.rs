@@ -115,16 +115,18 @@ impl Job<'_> {
             let bright = (now[0] == Wanted::Halves).then_some(&mut bright[..]);
             pass::<S>(ctx, self.stack, (self.parts, grid), &mut sums, bright)?;
             if let Some(halves) = sums.halves.take() {
-                let made = ctx.workers.install(|| combine(halves, field.limit));
+                let made = ctx.workers.install(|| FourierMerge::finish_halves(&halves, field.limit));
+                drop(halves);
+                let made = Merged { image: made.image, weights: made.weights, halves: made.halves };
                 resolutions.image = self.finish_halves(&made, &field, phase)?;
                 merged = Some((made.image, made.weights));
             }
             if let (Some((bands, _)), Some((optics, fit))) = (sums.sides.take(), phase) {
-                resolutions.ssb = self.finish_sides(&bands, &field, (optics, fit))?;
+                resolutions.ssb = self.finish_sides(bands, &field, (optics, fit))?;
             }
             for (wanted, (sum, _)) in now.iter().filter(|w| matches!(w, Wanted::Depth(_))).zip(&sums.moved) {
                 if let Wanted::Depth(index) = wanted {
-                    self.publish_depth(*index, &sum.finish(field.limit))?;
+                    self.publish_depth(*index, &ctx.workers.install(|| sum.finish(field.limit)))?;
                 }
             }
         }
@@ -195,38 +197,44 @@ impl Job<'_> {
         phase: Option<&(Optics, AberrationFit)>,
     ) -> Result<Option<Resolution>> {
         let halves = [&made.halves[0], &made.halves[1]];
+        let mut images = Vec::new();
         if let Some((optics, fit)) = phase {
             let chi = Optics::chi(fit);
             let filter = contrast::Optics { factor: self.factor, limit: optics.limit(), chi: &chi, pad: field.border };
             let bytes = filter.bytes(made.image.dim()) as u64;
             let _charge = self.ctx.budget.charge(bytes, "phase contrast")?;
-            let flipped = || filter.phase_flipped(&made.image);
-            let wiener = || filter.wiener(halves);
-            // Side by side where there is room for both.
-            let (flipped, wiener) = match self.ctx.budget.charge(bytes, "phase contrast") {
-                Ok(_more) => self.ctx.workers.install(|| rayon::join(flipped, wiener)),
-                Err(_) => (flipped(), wiener()),
-            };
-            self.publish(("superres_phase_flipped", "phase contrast, signs put right (atoms bright)", ""), &flipped)?;
-            self.publish(("superres_wiener", "phase, Wiener filter (atoms bright)", "rad"), &wiener)?;
+            let [flipped, wiener] = self.ctx.workers.install(|| filter.images(&made.image, halves));
+            images.push((("superres_phase_flipped", "phase contrast, signs put right (atoms bright)", ""), flipped));
+            images.push((("superres_wiener", "phase, Wiener filter (atoms bright)", "rad"), wiener));
         }
-        self.correlate(halves, field, ("frc", "Fourier ring correlation of half-sets"))
+        self.publish_and_correlate(&images, halves, field, ("frc", "Fourier ring correlation of half-sets"))
     }
 
     fn finish_sides(
         &self,
-        bands: &SideBands<f32>,
+        bands: SideBands<f32>,
         field: &Field,
         (optics, fit): (&Optics, &AberrationFit),
     ) -> Result<Option<Resolution>> {
         let chi = Optics::chi(fit);
-        let (image, [a, b]) = bands.finish(&|q| chi(q).0, optics.limit());
-        self.publish(("superres_ssb", "phase, single side bands (atoms bright)", "rad"), &image)?;
-        self.correlate([&a, &b], field, ("frc_ssb", "Fourier ring correlation of half-sets, single side bands"))
+        let (image, [a, b]) = self.ctx.workers.install(|| bands.finish(&|q| chi(q).0, optics.limit()));
+        let images = [(("superres_ssb", "phase, single side bands (atoms bright)", "rad"), image)];
+        let curve = ("frc_ssb", "Fourier ring correlation of half-sets, single side bands");
+        self.publish_and_correlate(&images, [&a, &b], field, curve)
     }
 
-    fn correlate(&self, halves: [&Image; 2], field: &Field, (name, title): (&str, &str)) -> Result<Option<Resolution>> {
-        let Some(curve) = field.correlate(halves) else { return Ok(None) };
+    /// Publishes images while the half-sets are correlated, and then the correlation.
+    fn publish_and_correlate(
+        &self,
+        images: &[((&str, &str, &str), Image)],
+        halves: [&Image; 2],
+        field: &Field,
+        (name, title): (&str, &str),
+    ) -> Result<Option<Resolution>> {
+        let publish = || images.iter().try_for_each(|(name, image)| self.publish(*name, image));
+        let (published, curve) = self.ctx.workers.install(|| rayon::join(publish, || field.correlate(halves)));
+        published?;
+        let Some(curve) = curve else { return Ok(None) };
         self.ctx.cache().publish_curve(field.published(&curve, name, title))?;
         Ok(Some(field.resolution(&curve)))
     }
@@ -247,17 +255,6 @@ impl Job<'_> {
         };
         self.ctx.cache().publish(extra, image)
     }
-}
-
-/// The image of both half-sets and of each alone.
-fn combine(halves: [FourierMerge<f32>; 2], limit: Option<f64>) -> Merged {
-    let (first, second) = rayon::join(|| halves[0].finish(limit), || halves[1].finish(limit));
-    let images = [first, second];
-    let [mut all, other] = halves;
-    all.absorb(&other);
-    drop(other);
-    let (image, weights) = rayon::join(|| all.finish(limit), || all.effective_images());
-    Merged { image, weights, halves: images }
 }
 
 /// The fitted aberrations, where the shifts are those of a model.

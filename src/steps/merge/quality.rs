@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::axes::Image;
 use crate::cache::{self, Step};
+use crate::kernel::forward::fast_len_within;
 use crate::kernel::ring::{Criterion, Curve, Rings, resolution_beyond_dips, ring_correlation};
 
 /// At most this part of the image is left out on each side.
@@ -71,7 +72,10 @@ impl Field {
         if rows - 2 * r < LEAST_SIDE || cols - 2 * c < LEAST_SIDE {
             return None;
         }
-        let inner = halves.map(|half| half.slice(s![r..rows - r, c..cols - c]).to_owned());
+        // A little less where that makes a length with small factors: transforms of others take many times as long.
+        let (high, wide) = (fast_len_within(rows - 2 * r), fast_len_within(cols - 2 * c));
+        let (r, c) = ((rows - high) / 2, (cols - wide) / 2);
+        let inner = halves.map(|half| half.slice(s![r..r + high, c..c + wide]).to_owned());
         let mut curve = ring_correlation(&inner[0], &inner[1], Rings::default());
         // Behind the limit a window only smears what lies before it.
         let limit = self.limit();

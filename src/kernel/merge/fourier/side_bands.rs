@@ -26,11 +26,11 @@
 //! **Sign and unit.** `φ` in radians, positive where the object advances the phase: atoms are bright. The mean is 0 and the
 //! slowest frequencies are weak, because no aperture separates their side bands.
 
-use std::ops::Range;
-
 use num_complex::Complex;
+use rayon::prelude::*;
 
-use super::{FourierGrid, FourierMerge, LEAST_COVERAGE, frequency};
+use super::finish::uncover;
+use super::{FourierGrid, FourierMerge, Runs, frequency};
 use crate::axes::Image;
 use crate::kernel::real::Real;
 use crate::kernel::wiener::{Rings, Wiener};
@@ -67,7 +67,7 @@ impl Circle {
     }
 
     /// The same as runs of output rows in natural order.
-    pub(super) fn runs(&self, grid: FourierGrid, line: usize) -> [Range<usize>; 2] {
+    pub fn runs(&self, grid: FourierGrid, line: usize) -> Runs {
         let ((first, end), n) = (self.rows(grid, line), grid.fine().rows as i64);
         let run = |a: i64, b: i64| if a < b { a as usize..b as usize } else { 0..0 };
         [run(first.max(0), end), run(n + first, n + end.min(0))]
@@ -89,8 +89,8 @@ impl<T: Real> SideBands<T> {
         Self { sums, circles: Vec::new() }
     }
 
-    /// Counts an image of this statistical weight that is added to the sums of `half`
-    /// ([`add_within`](super::Band::add_within) `circle` and its opposite). The coverage is that of the half's first sum,
+    /// Counts an image of this statistical weight that is added to the sums of `half`: the frequencies of `circle` to the
+    /// first, those of its opposite to the second. The coverage is that of the half's first sum,
     /// in which the caller [notes](FourierMerge::note) the image.
     pub fn note(&mut self, half: usize, weight: f64, circle: Circle) {
         if weight > 0.0 {
@@ -100,113 +100,144 @@ impl<T: Real> SideBands<T> {
 
     /// The phase in radians from all images and from each half alone, `[scan rows * f, scan cols * f]`. `chi` is the
     /// aberration function at a frequency (`[row, col]`, cycles per scan pixel); frequencies above `limit` are left out.
-    pub fn finish(&self, chi: &dyn Fn([f64; 2]) -> f64, limit: f64) -> (Image, [Image; 2]) {
+    pub fn finish(mut self, chi: &(dyn Fn([f64; 2]) -> f64 + Sync), limit: f64) -> (Image, [Image; 2]) {
+        self.combine(chi, limit);
+        let wiener = self.measure(limit);
         let grid = self.sums[0][0].grid;
-        let wiener = self.measure(chi, limit);
-        let all = self.image(chi, limit, (&wiener, &[0, 1]));
-        debug_assert_eq!(all.dim(), (grid.scan.rows * grid.factor, grid.scan.cols * grid.factor));
-        (all, [0, 1].map(|half| self.image(chi, limit, (&wiener, &[half]))))
+        let weights = [self.weight(0), self.weight(1)];
+        let total = weights[0] + weights[1];
+        // The number of half `h` alone, or of both.
+        let value = |line: usize, row: usize, halves: &[usize], weight: f64| {
+            let transfer: f64 = halves.iter().map(|&h| self.sums[h][1].at(line, row).re.widen()).sum();
+            if transfer <= 0.0 {
+                return Complex::default();
+            }
+            let q = grid.at(row, line);
+            let damping = wiener.damping((q[0] * q[0] + q[1] * q[1]).sqrt());
+            let sum: Complex<f64> = halves.iter().map(|&h| wide(self.sums[h][0].at(line, row))).sum();
+            let z = sum / (transfer + weight / total.max(f64::MIN_POSITIVE) * damping);
+            Complex::new(T::round_from(z.re), T::round_from(z.im))
+        };
+        let [all, _] = grid.images(Some(limit), |l, r| [value(l, r, &[0, 1], total), Complex::default()]);
+        let halves = grid.images(Some(limit), |l, r| [value(l, r, &[0], weights[0]), value(l, r, &[1], weights[1])]);
+        let cover = |half: usize| self.sums[half][0].coverage.finish();
+        let (cover_a, cover_b) = rayon::join(|| cover(0), || cover(1));
+        let [half_a, half_b] = halves;
+        let all = centred(grid, all, &(&cover_a + &cover_b), total);
+        (all, [centred(grid, half_a, &cover_a, weights[0]), centred(grid, half_b, &cover_b, weights[1])])
     }
 
-    /// The Wiener filter, from both halves.
-    fn measure(&self, chi: &dyn Fn([f64; 2]) -> f64, limit: f64) -> Wiener {
+    /// Puts both side bands of each half together, in their own place: the numerators `-(i e^{iχ} S₋ - i e^{-iχ} S₊)` where
+    /// the first side's sums were, and the transfers `Σ w |Γ|²` in the real parts of the second. `chi` is asked once for each
+    /// frequency.
+    fn combine(&mut self, chi: &(dyn Fn([f64; 2]) -> f64 + Sync), limit: f64) {
+        let grid = self.sums[0][0].grid;
+        let (len, n, least) = (grid.line_len(), grid.fine().rows, [self.weight(0), self.weight(1)].map(|w| 1e-9 * w));
+        let circles =
+            [0, 1].map(|half| self.circles.iter().filter(|c| c.0 == half).map(|c| (c.1, c.2)).collect::<Vec<_>>());
+        let [[a_minus, a_plus], [b_minus, b_plus]] = &mut self.sums;
+        let lines = a_minus.sum.par_chunks_mut(len).zip(a_plus.sum.par_chunks_mut(len));
+        let lines = lines.zip(b_minus.sum.par_chunks_mut(len).zip(b_plus.sum.par_chunks_mut(len)));
+        lines.enumerate().for_each(|(line, ((a_minus, a_plus), (b_minus, b_plus)))| {
+            let mut halves = [(a_minus, a_plus), (b_minus, b_plus)];
+            let cover = [0, 1].map(|half| cover(&circles[half], grid, line));
+            for row in 0..n {
+                let q = grid.at(row, line);
+                let inside = q[0] * q[0] + q[1] * q[1] <= limit * limit;
+                let lit = [0, 1].map(|half| inside && cover[half][row].0 > least[half]);
+                let (sin, cos) = if lit == [false; 2] { (0.0, 1.0) } else { chi(q).sin_cos() };
+                for (half, (minus, plus)) in halves.iter_mut().enumerate() {
+                    let (mut numerator, mut transfer) = (Complex::default(), 0.0);
+                    if lit[half] {
+                        let (band, meeting) = cover[half][row];
+                        transfer = (band - 2.0 * meeting * (2.0 * cos * cos - 1.0)).max(0.0);
+                        let turn = Complex::new(cos, sin);
+                        let [minus, plus] = [&*minus, &*plus].map(|s| wide(Complex::new(s[row], s[row + n])));
+                        let z = minus * turn - plus * turn.conj();
+                        numerator = Complex::new(z.im, -z.re);
+                    }
+                    (minus[row], minus[row + n]) = (T::round_from(numerator.re), T::round_from(numerator.im));
+                    (plus[row], plus[row + n]) = (T::round_from(transfer), T::zero());
+                }
+            }
+        });
+    }
+
+    /// The Wiener filter, from both halves, after they were [combined](Self::combine).
+    fn measure(&self, limit: f64) -> Wiener {
+        /// Lines whose sums are added up together, so that the result does not depend on the number of threads.
+        const STRIP: usize = 64;
         let grid = self.sums[0][0].grid;
         let width = 1.0 / grid.padded.rows.min(grid.padded.cols) as f64;
-        let mut rings = Rings::new(width, limit);
-        for line in 0..grid.lines() {
-            let transfers = [0, 1].map(|half| self.transfer(half, line, chi));
-            for (row, (&a, &b)) in transfers[0].iter().zip(&transfers[1]).enumerate() {
-                let q = grid.at(row, line);
-                let radius = q[0].hypot(q[1]);
-                if radius <= limit && a + b > 0.0 {
-                    let chi = chi(q);
-                    rings.add(radius, [0, 1].map(|half| self.numerator(half, line, row, chi)), [a, b]);
+        let strip = |first: usize| {
+            let mut rings = Rings::new(width, limit);
+            for line in first..(first + STRIP).min(grid.lines()) {
+                for row in 0..grid.fine().rows {
+                    let transfers = [0, 1].map(|half| self.sums[half][1].at(line, row).re.widen());
+                    if transfers[0] + transfers[1] > 0.0 {
+                        let q = grid.at(row, line);
+                        let radius = (q[0] * q[0] + q[1] * q[1]).sqrt();
+                        rings.add(radius, [0, 1].map(|half| wide(self.sums[half][0].at(line, row))), transfers);
+                    }
                 }
             }
-        }
-        rings.finish(self.weight(&[0, 1]))
-    }
-
-    fn weight(&self, halves: &[usize]) -> f64 {
-        self.circles.iter().filter(|(half, ..)| halves.contains(half)).map(|(_, weight, _)| weight).sum()
-    }
-
-    /// `-(i e^{iχ} S₋ - i e^{-iχ} S₊)`.
-    fn numerator(&self, half: usize, line: usize, row: usize, chi: f64) -> Complex<f64> {
-        let grid = self.sums[half][0].grid;
-        let at = line * grid.line_len() + row;
-        let [minus, plus] = [0, 1].map(|side| {
-            let sum = &self.sums[half][side].sum;
-            Complex::new(sum[at].widen(), sum[at + grid.fine().rows].widen())
-        });
-        let turn = Complex::cis(chi);
-        let z = minus * turn - plus * turn.conj();
-        Complex::new(z.im, -z.re)
-    }
-
-    /// `Σ w |Γ|²` over a half's images, for each row of a line.
-    fn transfer(&self, half: usize, line: usize, chi: &dyn Fn([f64; 2]) -> f64) -> Vec<f64> {
-        let grid = self.sums[half][0].grid;
-        let n = grid.fine().rows;
-        // Running sums of where circles begin and end: bands, and places where two of them meet.
-        let (mut bands, mut meetings) = (vec![0.0; n + 1], vec![0.0; n + 1]);
-        let put = |steps: &mut [f64], (first, end): (i64, i64), weight: f64| {
-            if first < end {
-                steps[(first + (n / 2) as i64) as usize] += weight;
-                steps[(end + (n / 2) as i64) as usize] -= weight;
-            }
+            rings
         };
-        for (_, weight, circle) in self.circles.iter().filter(|(h, ..)| *h == half) {
-            let (a, b) = (circle.rows(grid, line), circle.opposite().rows(grid, line));
-            put(&mut bands, a, *weight);
-            put(&mut bands, b, *weight);
-            if a.0 < a.1 && b.0 < b.1 {
-                put(&mut meetings, (a.0.max(b.0), a.1.min(b.1)), *weight);
-            }
+        let firsts: Vec<usize> = (0..grid.lines()).step_by(STRIP).collect();
+        let mut all = Rings::new(width, limit);
+        for rings in firsts.into_par_iter().map(strip).collect::<Vec<_>>() {
+            all.absorb(&rings);
         }
-        let mut transfer = vec![0.0; n];
-        let (mut band, mut meeting) = (0.0, 0.0);
-        let least = 1e-9 * self.weight(&[half]);
-        for signed in 0..n {
-            band += bands[signed];
-            meeting += meetings[signed];
-            let row = (signed + n - n / 2) % n;
-            if band > least {
-                transfer[row] = (band - 2.0 * meeting * (2.0 * chi(grid.at(row, line))).cos()).max(0.0);
-            }
-        }
-        transfer
+        all.finish(self.weight(0) + self.weight(1))
     }
 
-    fn image(&self, chi: &dyn Fn([f64; 2]) -> f64, limit: f64, (wiener, halves): (&Wiener, &[usize])) -> Image {
-        let grid = self.sums[0][0].grid;
-        let mut half_spectrum = vec![T::zero(); grid.lines() * grid.line_len()];
-        let part = self.weight(halves) / self.weight(&[0, 1]).max(f64::MIN_POSITIVE);
-        for (line, out) in half_spectrum.chunks_exact_mut(grid.line_len()).enumerate() {
-            let (re, im) = out.split_at_mut(grid.fine().rows);
-            let transfers: Vec<_> = halves.iter().map(|&half| (half, self.transfer(half, line, chi))).collect();
-            for row in 0..re.len() {
-                let q = grid.at(row, line);
-                let radius = q[0].hypot(q[1]);
-                let transfer: f64 = transfers.iter().map(|(_, t)| t[row]).sum();
-                if radius <= limit && transfer > 0.0 {
-                    let chi = chi(q);
-                    let sum: Complex<f64> = halves.iter().map(|&half| self.numerator(half, line, row, chi)).sum();
-                    let z = sum / (transfer + part * wiener.damping(radius));
-                    (re[row], im[row]) = (T::round_from(z.re), T::round_from(z.im));
-                }
+    /// The weight of a half's images.
+    fn weight(&self, half: usize) -> f64 {
+        self.circles.iter().filter(|(h, ..)| *h == half).map(|(_, weight, _)| weight).sum()
+    }
+}
+
+fn wide<T: Real>(z: Complex<T>) -> Complex<f64> {
+    Complex::new(z.re.widen(), z.im.widen())
+}
+
+/// For each row of a line the weight of the circles and their opposites in which it lies, and of those where both meet.
+fn cover(circles: &[(f64, Circle)], grid: FourierGrid, line: usize) -> Vec<(f64, f64)> {
+    let n = grid.fine().rows;
+    // Running sums of where they begin and end.
+    let mut steps = vec![(0.0, 0.0); n + 1];
+    let at = |signed: i64| (signed + (n / 2) as i64) as usize;
+    for (weight, circle) in circles {
+        let (a, b) = (circle.rows(grid, line), circle.opposite().rows(grid, line));
+        for (first, end) in [a, b] {
+            if first < end {
+                steps[at(first)].0 += weight;
+                steps[at(end)].0 -= weight;
             }
         }
-        let mut image = grid.image(&half_spectrum, Some(limit), 1.0 / grid.padded.len() as f64);
-        if grid.max_shift.is_some() {
-            let mut coverage = self.sums[halves[0]][0].coverage.clone();
-            halves[1..].iter().for_each(|&half| coverage.absorb(&self.sums[half][0].coverage));
-            let weight = self.weight(halves);
-            image.zip_mut_with(&coverage.finish(), |v, cover| *v /= (cover / weight).max(LEAST_COVERAGE));
+        let (first, end) = (a.0.max(b.0), a.1.min(b.1));
+        if a.0 < a.1 && b.0 < b.1 && first < end {
+            steps[at(first)].1 += weight;
+            steps[at(end)].1 -= weight;
         }
-        let mean = image.sum() / image.len() as f64;
-        image.mapv_into(|v| v - mean)
     }
+    let mut rows = vec![(0.0, 0.0); n];
+    let (mut band, mut meeting) = (0.0, 0.0);
+    for (signed, step) in steps[..n].iter().enumerate() {
+        band += step.0;
+        meeting += step.1;
+        rows[(signed + n - n / 2) % n] = (band, meeting);
+    }
+    rows
+}
+
+/// The image over the part of the weight that covers each pixel, with a mean of 0.
+fn centred(grid: FourierGrid, mut image: Image, cover: &Image, weight: f64) -> Image {
+    if grid.max_shift.is_some() && weight > 0.0 {
+        uncover(&mut image, cover, weight);
+    }
+    let mean = image.sum() / image.len() as f64;
+    image.mapv_into(|v| v - mean)
 }
 
 impl FourierGrid {

@@ -1,16 +1,53 @@
 use super::*;
+use crate::axes::Image;
+use crate::kernel::fft2::Fft2;
 use proptest::prelude::*;
 use std::f64::consts::TAU;
 
 type Shifted = (Vec<f64>, [f64; 2], f64);
 
+/// Loads images two by two, as a run does.
+pub(super) fn load<T: Real>(grid: FourierGrid, images: &[Shifted]) -> Vec<ShiftedSpectrum<T>> {
+    let mut loader = Loader::new(grid, &Fft2::<T>::new(grid.padded()));
+    let mut loaded: Vec<_> = images.iter().map(|_| ShiftedSpectrum::new(grid)).collect();
+    let mut rest = ShiftedSpectrum::new(grid);
+    for (images, spectra) in images.chunks(2).zip(loaded.chunks_mut(2)) {
+        let item = |i: usize| {
+            images.get(i).map(|(image, shift, weight)| super::Shifted { image, shift: *shift, weight: *weight })
+        };
+        match spectra {
+            [a, b] => loader.load([item(0), item(1)], [a, b]),
+            [a] => loader.load([item(0), None], [a, &mut rest]),
+            _ => {}
+        }
+    }
+    loaded
+}
+
+/// Adds an image to a sum, `lines` columns at a time; within a circle, or all that the sum takes.
+pub(super) fn add<T: Real>(
+    merge: &mut FourierMerge<T>,
+    image: &ShiftedSpectrum<T>,
+    lines: usize,
+    circle: Option<Circle>,
+) {
+    let grid = merge.grid;
+    let mut column = Column::new(grid);
+    for mut band in merge.bands(lines) {
+        for line in band.lines() {
+            let runs = circle.map_or_else(|| band.runs(line), |circle| circle.runs(grid, line));
+            column.load(image, image.phases(), line, &runs);
+            band.add(&column, &runs);
+        }
+    }
+}
+
 fn merge<T: Real>(grid: FourierGrid, images: &[Shifted], lines: usize, limit: Option<f64>) -> Image {
-    let mut spectrum = ShiftedSpectrum::new(grid, &Fft2::<T>::new(grid.padded()));
     let mut merge = FourierMerge::new(grid);
-    for (image, shift, weight) in images {
-        assert!(spectrum.load(image, *shift, *weight));
+    for spectrum in load::<T>(grid, images) {
+        assert!(spectrum.weight() > 0.0);
         merge.note(&spectrum);
-        merge.bands(lines).for_each(|mut band| band.add(&spectrum));
+        add(&mut merge, &spectrum, lines, None);
     }
     merge.finish(limit)
 }
@@ -120,16 +157,55 @@ fn a_constant_stays_a_constant_and_gains_do_not_show() {
 #[test]
 fn images_that_cannot_be_merged_are_refused_and_add_nothing() {
     let grid = FourierGrid::new(ScanShape::new(4, 4), 2, 1.5);
-    let mut spectrum = ShiftedSpectrum::new(grid, &Fft2::<f32>::new(grid.padded()));
-    assert!(!spectrum.load(&[0u16; 16], [0.0, 0.0], 1.0), "dark");
-    assert!(!spectrum.load(&[f32::NAN; 16], [0.0, 0.0], 1.0), "not a number");
-    assert!(!spectrum.load(&[1u16; 16], [0.0, -1.6], 1.0), "would wrap around");
-    assert!(!spectrum.load(&[1u16; 16], [f64::NAN, 0.0], 1.0), "no shift known");
-    assert!(!spectrum.load(&[1u16; 16], [0.0, 0.0], 0.0), "no weight");
-    let mut merge = FourierMerge::new(grid);
-    merge.add(&spectrum);
-    assert_eq!(merge.images(), 0);
-    assert_eq!(merge.finish(None), Image::zeros((8, 8)));
+    let uneven: Vec<f64> = (1..17).map(f64::from).collect();
+    let good = (uneven.clone(), [0.5, -0.25], 2.0);
+    let bad = [
+        (vec![0.0; 16], [0.0, 0.0], 1.0, "dark"),
+        (vec![f64::NAN; 16], [0.0, 0.0], 1.0, "not a number"),
+        (uneven.clone(), [0.0, -1.6], 1.0, "would wrap around"),
+        (uneven.clone(), [f64::NAN, 0.0], 1.0, "no shift known"),
+        (uneven, [0.0, 0.0], 0.0, "no weight"),
+    ];
+    let alone = load::<f64>(grid, std::slice::from_ref(&good)).remove(0);
+    for (image, shift, weight, why) in bad {
+        let [refused, beside] = <[_; 2]>::try_from(load::<f64>(grid, &[(image, shift, weight), good.clone()])).unwrap();
+        assert_eq!(refused.weight().to_bits(), 0.0f64.to_bits(), "{why}");
+        let differs =
+            |part: usize| beside.spectrum[part].iter().zip(&alone.spectrum[part]).any(|(a, b)| (a - b).abs() > 1e-12);
+        assert!(beside.weight() > 0.0 && !differs(0) && !differs(1), "{why}: its neighbour is not itself");
+        let mut merge = FourierMerge::new(grid);
+        merge.note(&refused);
+        assert_eq!(merge.images(), 0);
+        assert_eq!(merge.finish(None), Image::zeros((8, 8)));
+    }
+}
+
+#[test]
+fn two_half_sets_and_both_together_are_the_sums_each_for_itself() {
+    let scan = ScanShape::new(9, 12);
+    let grid = FourierGrid::new(scan, 3, 2.0);
+    let images: Vec<Shifted> = (0..7)
+        .map(|k| {
+            let image = (0..scan.len()).map(|i| 3.0 + ((i * 7 + k * k * 13) % 11) as f64).collect();
+            (image, [(k as f64 * 0.37) % 2.0, (k as f64 * -0.61) % 2.0], 1.0 + k as f64)
+        })
+        .collect();
+    let mut sums = [(); 3].map(|()| FourierMerge::<f64>::within(grid, Some(1.2)));
+    for (k, spectrum) in load(grid, &images).iter().enumerate() {
+        for sum in [k % 2, 2] {
+            sums[sum].note(spectrum);
+            add(&mut sums[sum], spectrum, 5, None);
+        }
+    }
+    let [a, b, all] = sums;
+    let halves = [a, b];
+    let made = FourierMerge::finish_halves(&halves, Some(1.2));
+    assert!(largest_difference(&made.image, &all.finish(Some(1.2))) < 1e-12);
+    for (half, image) in halves.iter().zip(&made.halves) {
+        assert!(largest_difference(image, &half.finish(Some(1.2))) < 1e-12);
+    }
+    // In the middle all seven cover a pixel.
+    assert!((made.weights[[13, 18]] - 7.0).abs() < 1e-9, "{}", made.weights[[13, 18]]);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 use super::*;
 use crate::axes::ScanShape;
-use crate::kernel::fft2::Fft2;
-use crate::kernel::merge::fourier::ShiftedSpectrum;
+use crate::kernel::merge::fourier::tests::{add, load};
 use proptest::prelude::*;
 use std::f64::consts::{PI, TAU};
 
@@ -14,12 +13,11 @@ proptest! {
         let scan = ScanShape::new(rows, cols);
         let grid = FourierGrid::periodic(scan, f);
         let image: Vec<f64> = (0..scan.len()).map(|i| (1 + (i * 7) % 11) as f64).collect();
-        let mut spectrum = ShiftedSpectrum::new(grid, &Fft2::<f64>::new(scan));
-        prop_assert!(spectrum.load(&image, [shift.0, shift.1], 2.0));
+        let spectrum = load::<f64>(grid, &[(image, [shift.0, shift.1], 2.0)]).remove(0);
         let circle = Circle { center: [center.0, center.1], radius };
         let (mut whole, mut part) = (FourierMerge::new(grid), FourierMerge::new(grid));
-        whole.add(&spectrum);
-        part.bands(lines).for_each(|mut band| band.add_within(&spectrum, &circle));
+        add(&mut whole, &spectrum, grid.lines(), None);
+        add(&mut part, &spectrum, lines, Some(circle));
         for line in 0..grid.lines() {
             for row in 0..grid.fine().rows {
                 let q = grid.at(row, line);
@@ -43,10 +41,10 @@ proptest! {
         for &(half, weight, row, col) in &circles {
             bands.note(half, weight, Circle { center: [row, col], radius: 0.5 });
         }
+        bands.combine(&chi, 9.0);
         for line in 0..grid.lines() {
-            let found = bands.transfer(1, line, &chi);
-            for (row, found) in found.into_iter().enumerate() {
-                let q = grid.at(row, line);
+            for row in 0..grid.fine().rows {
+                let (q, found) = (grid.at(row, line), bands.sums[1][1].at(line, row).re);
                 let expected: f64 = circles.iter().filter(|(half, ..)| *half == 1).map(|&(_, weight, kr, kc)| {
                     let inside = |sign: f64| f64::from((q[0] - sign * kr).hypot(q[1] - sign * kc) <= 0.5);
                     weight * gamma(chi(q), inside(1.0), inside(-1.0)).norm_sqr()
@@ -73,8 +71,7 @@ fn the_phase_of_a_weak_object_comes_back_in_radians() {
     // Up to 1.1 cycles per scan pixel: half of what the scan itself samples would end at 0.5.
     let waves = [(3, 4, 0.3), (-9, 5, 1.9), (14, -3, 0.4), (5, 17, 2.2), (21, 10, 1.1), (-19, 13, 0.2)];
     let grid = FourierGrid::periodic(scan, f);
-    let mut spectrum = ShiftedSpectrum::new(grid, &Fft2::<f64>::new(scan));
-    let mut bands = SideBands::new(grid);
+    let mut bands = SideBands::<f64>::new(grid);
     let mut number = 0;
     for i in -14i32..=14 {
         for j in -14i32..=14 {
@@ -99,13 +96,12 @@ fn the_phase_of_a_weak_object_comes_back_in_radians() {
             }
             // The gradient of χ over 2π is the shift to apply.
             let shift = [(-4.0 + 0.6) * k[0], (-4.0 - 0.6) * k[1]];
-            assert!(spectrum.load(&image, shift, 50.0));
+            let spectrum = load(grid, &[(image, shift, 50.0)]).remove(0);
             let (half, circle) = (number % 2, Circle { center: k, radius });
             number += 1;
             bands.note(half, spectrum.weight(), circle);
-            for (side, circle) in [circle, circle.opposite()].iter().enumerate() {
-                let lines = grid.lines();
-                bands.sums[half][side].bands(lines).for_each(|mut band| band.add_within(&spectrum, circle));
+            for (side, circle) in [circle, circle.opposite()].into_iter().enumerate() {
+                add(&mut bands.sums[half][side], &spectrum, grid.lines(), Some(circle));
             }
         }
     }
