@@ -10,6 +10,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::group::Group;
 use common::runs::Bits;
 
 /// What the group may use, page cache included, and what the program is told: a tenth less.
@@ -17,49 +18,6 @@ const GROUP_BYTES: u64 = 282 << 20;
 const BUDGET: &str = "256 MiB";
 const SCAN: usize = 128;
 const DET: usize = 96;
-
-/// A memory control group below this process's own; removed when dropped.
-struct Group(PathBuf);
-
-impl Group {
-    /// `None`, saying why, where there is no such thing or no right to make one.
-    fn new() -> Option<Self> {
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let memory = |line: &&str| line.split(':').nth(1).is_some_and(|c| c.split(',').any(|c| c == "memory"));
-        let v1 = own.lines().find(memory);
-        let line = v1.or_else(|| own.lines().find(|l| l.starts_with("0::"))).unwrap_or("0::/");
-        let path = line.splitn(3, ':').nth(2).unwrap_or("/").trim_matches('/');
-        let (root, limit) = if v1.is_some() {
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-        } else {
-            ("/sys/fs/cgroup", "memory.max")
-        };
-        let group = Path::new(root).join(path).join(format!("stemstream_test_{}", std::process::id()));
-        if let Err(error) = fs::create_dir(&group) {
-            println!("skipped: no memory control group at {}: {error}", group.display());
-            return None;
-        }
-        let group = Self(group);
-        if let Err(error) = fs::write(group.0.join(limit), GROUP_BYTES.to_string()) {
-            println!("skipped: the control group takes no memory limit: {error}");
-            return None;
-        }
-        Some(group)
-    }
-
-    /// The most that the group used, where the system says.
-    fn peak(&self) -> Option<u64> {
-        ["memory.max_usage_in_bytes", "memory.peak"]
-            .iter()
-            .find_map(|name| fs::read_to_string(self.0.join(name)).ok()?.trim().parse().ok())
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
-}
 
 /// 288 MiB of counts: a random object, seen by every pixel of the disk from another side.
 fn write_scan(path: &Path) {
@@ -94,7 +52,7 @@ fn write_scan(path: &Path) {
 fn run(input: &Path, out: &Path, group: Option<&Group>, arguments: &[&str]) -> (PathBuf, u64) {
     let mut command = Command::new("sh");
     // The shell enters the group and then becomes the program.
-    let enter = group.map_or(String::new(), |g| format!("echo $$ > '{}/cgroup.procs' && ", g.0.display()));
+    let enter = group.map_or(String::new(), |g| format!("{} && ", g.enter()));
     command.args(["-c", &format!("{enter}exec \"$@\""), "sh", env!("CARGO_BIN_EXE_stemstream"), "run"]);
     command.arg(input).arg("--out").arg(out).args([
         "--json",
@@ -113,7 +71,7 @@ fn run(input: &Path, out: &Path, group: Option<&Group>, arguments: &[&str]) -> (
 
 #[test]
 fn a_scan_larger_than_its_memory_gives_the_same_bits_as_one_with_plenty() {
-    let Some(group) = Group::new() else { return };
+    let Some(group) = Group::new(GROUP_BYTES) else { return };
     // On a real disk: a folder in memory would count as memory.
     let dir = tempfile::tempdir().unwrap();
     let input = dir.path().join("scan.npy");

@@ -92,6 +92,9 @@ fn defocus_astigmatism_and_rotation_are_found_on_a_non_square_scan() {
     // The simulator's rotation takes the scan's axes to the detector's: the opposite sense.
     assert!((fit.rotation_deg + 20.0).abs() < 1.0, "{fit:?}");
     assert!(fit.significance > 50.0);
+    // Every step of the last part of the search rises, and the last one is the result.
+    assert!(fit.convergence.len() > 1 && fit.convergence.is_sorted(), "{:?}", fit.convergence);
+    assert_eq!(fit.convergence.last(), Some(&fit.coherence));
     assert_eq!(results.superres_image.dim(), (48 * 4, 56 * 4));
     // The Fourier merge leaves no holes.
     assert!(results.superres_image.iter().all(|v| *v > 0.0));

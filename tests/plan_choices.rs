@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use common::group::Group;
 use common::runs;
 use common::writers::write_npy;
 use serde_json::Value;
@@ -36,7 +37,15 @@ fn every_choice_is_explained_in_words_and_as_json() {
     let common = ["plan", &input, "--memory", "300 MiB", "--set", "plan.queue=3"];
     let text = stemstream(&[&common[..], &["--explain"]].concat(), dir.path());
     let text = String::from_utf8(text.stdout).unwrap();
-    for key in ["run.memory", "plan.in_memory", "plan.queue", "plan.tile_", "plan.read_block", "plan.access"] {
+    for key in [
+        "run.memory",
+        "plan.in_memory",
+        "plan.queue",
+        "plan.tile_",
+        "plan.read_block",
+        "plan.access",
+        "export.compression",
+    ] {
         assert!(text.contains(&format!("[{key}")), "{key}: {text}");
     }
     assert!(text.contains("not calibrated: run `stemstream bench`"), "{text}");
@@ -107,33 +116,15 @@ fn a_budget_beyond_the_control_group_is_refused_at_the_start() {
     // Inside a group with a limit of its own the test can make no group: then the one around must be the answer.
     let dir = runs::folder();
     let input = scan(dir.path());
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let v1 = own.lines().find(|l| l.split(':').nth(1).is_some_and(|c| c.split(',').any(|c| c == "memory")));
-    let line = v1.or_else(|| own.lines().find(|l| l.starts_with("0::"))).unwrap_or("0::/");
-    let path = line.splitn(3, ':').nth(2).unwrap_or("/").trim_matches('/');
-    let (root, limit) = if v1.is_some() {
-        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-    } else {
-        ("/sys/fs/cgroup", "memory.max")
-    };
-    let group = Path::new(root).join(path).join(format!("stemstream_plan_test_{}", std::process::id()));
-    if fs::create_dir(&group).and_then(|()| fs::write(group.join(limit), (200u64 << 20).to_string())).is_err() {
-        println!("skipped: no memory control group at {}", group.display());
-        let _ = fs::remove_dir(&group);
-        return;
-    }
+    let Some(group) = Group::new(200 << 20) else { return };
     let inside = |arguments: &str| {
-        let script = format!(
-            "echo $$ > '{}/cgroup.procs' && exec '{}' {arguments}",
-            group.display(),
-            env!("CARGO_BIN_EXE_stemstream")
-        );
+        let script = format!("{} && exec '{}' {arguments}", group.enter(), env!("CARGO_BIN_EXE_stemstream"));
         Command::new("sh").args(["-c", &script]).output().unwrap()
     };
     let refused = inside(&format!("run '{input}' --memory '300 MiB'"));
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     let default = inside(&format!("plan '{input}' --json"));
-    let _ = fs::remove_dir(&group);
+    drop(group);
     assert_eq!(refused.status.code(), Some(5), "{text}");
     assert!(text.contains("300 MiB") && text.contains("200 MiB") && text.contains("control group"), "{text}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is written");

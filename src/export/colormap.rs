@@ -41,7 +41,8 @@ impl Colormap {
             return NOT_A_NUMBER;
         }
         let last = self.0.len() - 1;
-        self.0[(at.clamp(0.0, 1.0) * last as f64).round() as usize]
+        // Never negative: the cast rounds down.
+        self.0[(at.clamp(0.0, 1.0) * last as f64 + 0.5) as usize]
     }
 }
 

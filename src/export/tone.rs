@@ -48,6 +48,7 @@ impl Tone {
     }
 
     /// Where `value` lies, 0 lowest to 1 highest; NaN for NaN, the middle when all are the same.
+    #[inline]
     pub(super) fn position(self, value: f64) -> f64 {
         if value.is_nan() {
             f64::NAN
@@ -63,9 +64,18 @@ impl Tone {
     }
 }
 
-/// Two percentiles (0–1) of the finite values, or `None` without any.
+/// Values that percentiles are found from; of more, every so many-th is taken.
+const ENOUGH: usize = 1 << 17;
+
+/// Two percentiles (0–1) of the finite values, or `None` without any. For large images of some that are spread over them:
+/// limits of contrast need no more.
 fn percentiles(values: impl Iterator<Item = f64>, low: f64, high: f64) -> Option<(f64, f64)> {
     let mut values: Vec<f64> = values.filter(|v| v.is_finite()).collect();
+    if values.len() > 2 * ENOUGH {
+        // An odd step, so that it does not keep to some columns of an image whose width is a power of two.
+        let step = (values.len() / ENOUGH) | 1;
+        values = values.into_iter().step_by(step).collect();
+    }
     let last = values.len().checked_sub(1)?;
     let mut at = |share: f64| *values.select_nth_unstable_by((share * last as f64).round() as usize, f64::total_cmp).1;
     Some((at(low), at(high)))
@@ -77,43 +87,37 @@ pub(super) fn resample(image: &Image, rows: usize, cols: usize) -> Image {
     if image.dim() == (rows, cols) {
         return image.clone();
     }
-    let (across, down) = (Covers::new(image.ncols(), cols), Covers::new(image.nrows(), rows));
-    Image::from_shape_fn((rows, cols), |(r, c)| {
-        let (mut sum, mut weight) = (0.0, 0.0);
-        for (row, share_row) in down.of(r) {
-            for (col, share_col) in across.of(c) {
-                let value = image[[row, col]];
-                if !value.is_nan() {
-                    sum += value * share_row * share_col;
-                    weight += share_row * share_col;
+    let (across, down) = (covers(image.ncols(), cols), covers(image.nrows(), rows));
+    let mut out = Image::zeros((rows, cols));
+    for (mut line, down) in out.rows_mut().into_iter().zip(&down) {
+        for (value, across) in line.iter_mut().zip(&across) {
+            let (mut sum, mut weight) = (0.0, 0.0);
+            for (row, share_row) in down {
+                for (col, share_col) in across {
+                    let value = image[[*row, *col]];
+                    if !value.is_nan() {
+                        sum += value * share_row * share_col;
+                        weight += share_row * share_col;
+                    }
                 }
             }
+            *value = if weight > 0.0 { sum / weight } else { f64::NAN };
         }
-        if weight > 0.0 { sum / weight } else { f64::NAN }
-    })
+    }
+    out
 }
 
-/// Which of `from` pixels lie under each of `to` pixels of the same length together.
-struct Covers {
-    from: usize,
-    step: f64,
-}
-
-impl Covers {
-    fn new(from: usize, to: usize) -> Self {
-        Self { from, step: from as f64 / to as f64 }
-    }
-
-    /// Pixels and the part of each that is covered.
-    fn of(&self, index: usize) -> impl Iterator<Item = (usize, f64)> {
-        let (start, end) = (index as f64 * self.step, (index + 1) as f64 * self.step);
-        let (first, last) = (start.floor() as usize, (end.ceil() as usize).min(self.from));
-        (first..last).filter_map(move |i| {
-            let share = end.min((i + 1) as f64) - start.max(i as f64);
-            // Rounding lets a pixel reach a hair's breadth into its neighbour.
-            (share > 1e-9).then_some((i, share))
-        })
-    }
+/// Which of `from` pixels, and which part of each, lie under each of `to` pixels of the same length together.
+fn covers(from: usize, to: usize) -> Vec<Vec<(usize, f64)>> {
+    let step = from as f64 / to as f64;
+    let of = |index: usize| {
+        let (start, end) = (index as f64 * step, (index + 1) as f64 * step);
+        let (first, last) = (start.floor() as usize, (end.ceil() as usize).min(from));
+        let share = |i: usize| (i, end.min((i + 1) as f64) - start.max(i as f64));
+        // Rounding lets a pixel reach a hair's breadth into its neighbour.
+        (first..last).map(share).filter(|(_, share)| *share > 1e-9).collect()
+    };
+    (0..to).map(of).collect()
 }
 
 /// Three significant digits, without an exponent where a person would not write one.

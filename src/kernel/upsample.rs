@@ -10,6 +10,7 @@
 use std::ops::Range;
 
 use crate::axes::{Image, Sample, ScanShape};
+use crate::kernel::simd::dispatch;
 
 /// Pixels of pad in the native output, as in the documented method.
 const PAD: usize = 16;
@@ -132,8 +133,14 @@ pub fn deposit<S: Sample>(grid: Grid, image: &[S], targets: &Targets, band: &mut
             let at = first + skip as i64 * factor;
             let start = (at % factor) as usize * grid.phase_len() + (at / factor) as usize;
             let run = start..start + end - skip;
-            value[run.clone()].iter_mut().zip(&samples[skip..end]).for_each(|(v, s)| *v += s.to_f64());
-            weight[run].iter_mut().for_each(|w| *w += 1);
+            let (value, weight, samples) = (&mut value[run.clone()], &mut weight[run], &samples[skip..end]);
+            dispatch(
+                #[inline(always)]
+                || {
+                    value.iter_mut().zip(samples).for_each(|(v, s)| *v += s.to_f64());
+                    weight.iter_mut().for_each(|w| *w += 1);
+                },
+            );
         } else {
             for (sample, &col) in samples.iter().zip(&targets.cols).filter(|(_, col)| (0..width).contains(*col)) {
                 let at = (col % factor) as usize * grid.phase_len() + (col / factor) as usize;

@@ -211,7 +211,10 @@ impl Sizes {
         let (rows, cols) = (request.scan.rows + pad, request.scan.cols + pad);
         let (fine_rows, lines) = ((rows * request.upscale) as u64, (cols * request.upscale / 2 + 1) as u64);
         let spectrum = lines * 2 * fine_rows * 4;
-        let images = plan.workers as u64 * 2 * (3 * (rows * cols) as u64 * 8 + 16 * (fine_rows + lines));
+        // Each worker transforms two images at once, and holds six with the factors of their shifts; two of the images as
+        // they are were counted already.
+        let (padded, phases) = ((rows * cols) as u64 * 8, 8 * (fine_rows + lines));
+        let images = plan.workers as u64 * (2 * padded + 6 * (padded + phases) + 4 * self.scan * self.sample);
         Merge {
             fixed: images + 6 * 8 * self.output,
             sum: spectrum + 8 * self.output,

@@ -79,6 +79,8 @@ impl DiskCost {
 pub struct Exports {
     /// The HDF5 cache (documented mode).
     pub hdf5: bool,
+    /// Whether its arrays are compressed.
+    pub gzip: bool,
     /// EMD results.
     pub emd: bool,
     /// Arrays.

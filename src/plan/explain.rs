@@ -246,6 +246,17 @@ impl Because<'_> {
     }
 }
 
+/// How the HDF5 cache is stored, where there will be one.
+fn compression(request: &Request<'_>) -> Option<Choice> {
+    let wanted = request.mode == Mode::Documented && request.exports.hdf5;
+    let (value, because) = if request.exports.gzip {
+        ("gzip", "your key; the HDF5 cache becomes smaller than the size that is planned for, which is that without")
+    } else {
+        ("none", "default: most disks are faster than compression")
+    };
+    wanted.then(|| choice("compression", value.to_owned(), because.to_owned(), "export.compression"))
+}
+
 fn choice(choice: &'static str, value: String, because: String, key: &'static str) -> Choice {
     Choice { choice, value, because, key }
 }
@@ -262,5 +273,6 @@ pub(super) fn choices(request: &Request<'_>, plan: &Plan, best: &Plan, refused: 
     let queue = because.number(|p| p.queue, request.overrides.queue, "default: as many as spare buffers");
     all.push(choice("queue", plan.queue.to_string(), queue, "plan.queue"));
     all.extend(because.files());
+    all.extend(compression(request));
     all
 }

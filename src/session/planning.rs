@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::axes::{DType, DetShape, ScanShape};
 use crate::cache::{Manifest, Step, StepState};
-use crate::config::{Config, Merge, Refine};
+use crate::config::{Compression, Config, Merge, Refine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{self, Available, ByteSize, GroupMemory};
 use crate::plan::{Around, BudgetFrom, Exports, Folder, Folders, Plan, Request, Timing};
@@ -118,7 +118,14 @@ pub(super) fn request<'c>(
 fn exports(config: &Config) -> Exports {
     let e = &config.export;
     let library = cfg!(feature = "hdf5");
-    Exports { hdf5: e.hdf5 && library, emd: library, npy: e.npy, tiff: e.tiff, pictures: e.pictures }
+    Exports {
+        hdf5: e.hdf5 && library,
+        gzip: e.compression == Compression::Gzip,
+        emd: library,
+        npy: e.npy,
+        tiff: e.tiff,
+        pictures: e.pictures,
+    }
 }
 
 /// The machine and the folders: the cache's, with `existing` bytes of it there already, and the one for results.

@@ -12,6 +12,7 @@
 pub mod case;
 #[cfg(feature = "hdf5")]
 pub mod emd;
+pub mod group;
 pub mod runs;
 pub mod writers;
 

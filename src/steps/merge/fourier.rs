@@ -42,8 +42,8 @@ impl Sums {
     pub(in crate::steps) fn pass_bytes<S: Sample>(ctx: &RunContext<'_>, grid: FourierGrid, moved: usize) -> u64 {
         let phases = 4 * grid.line_len() + 8 * grid.lines();
         let spectrum = grid.padded().len() * 8;
-        let loader = 2 * spectrum + 2 * ctx.scan.len() * size_of::<S>();
-        (ctx.workers.count() * (loader + SLOTS * (spectrum + (1 + moved) * phases))) as u64
+        let image = ctx.scan.len() * size_of::<S>();
+        (ctx.workers.count() * (2 * spectrum + SLOTS * (image + spectrum + (1 + moved) * phases))) as u64
     }
 
     /// All sums, cut into strips of the same columns.
