@@ -84,6 +84,9 @@ impl Curve {
     }
 }
 
+/// Columns whose sums are added up together, so that the result does not depend on the number of threads.
+const STRIP: usize = 64;
+
 /// Correlates two images of the same shape, which need not be square. Their means are removed first.
 ///
 /// # Panics
@@ -100,8 +103,6 @@ pub fn ring_correlation(a: &Image, b: &Image, rings: Rings) -> Curve {
     // A ring is told apart from the next by half a width on each side; the last centre is at most 1/2.
     let count = (0.5 / width + 1e-9) as usize;
     let packed = spectrum([a, b], shape, rings.window);
-    // Columns whose sums are added up together, so that the result does not depend on the number of threads.
-    const STRIP: usize = 64;
     let strip = |first: usize| {
         let mut sums = vec![(0.0, 0.0, 0.0, 0usize); count + 1];
         for col in first..(first + STRIP).min(cols) {

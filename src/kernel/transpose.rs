@@ -22,7 +22,7 @@ pub fn transpose<T: Copy>(input: &[T], out: &mut [T], rows: usize, cols: usize) 
 /// # Panics
 /// When a slice has a wrong length.
 pub fn transpose_band<T: Copy>(input: &[T], out: &mut [T], (rows, cols): (usize, usize), first: usize) {
-    let width = if rows == 0 { 0 } else { out.len() / rows };
+    let width = out.len().checked_div(rows).unwrap_or(0);
     assert!(input.len() == rows * cols && out.len() == rows * width, "transpose of a wrong size");
     assert!(first + width <= cols, "transpose of columns that do not exist");
     let block = (64 / size_of::<T>().max(1)).clamp(4, 16);
@@ -91,7 +91,7 @@ type Block = [u64; PIXELS];
 ///
 /// A band of detector rows of as many frames as fill a cache line is gathered in a small buffer first: written straight to
 /// `out`, every sample would touch a line of its own. Neighbouring frames of a pixel are put together to words of eight
-/// bytes by arithmetic on whole registers ([`words`]), so that the exchange proper moves words and not samples. All frames
+/// bytes by arithmetic on whole registers, so that the exchange proper moves words and not samples. All frames
 /// go through one band before the next, so that the band's lines in `out` stay in the cache until they are full.
 ///
 /// # Panics
@@ -104,7 +104,7 @@ pub fn turn<S: Sample>(frames: &RawFrames<'_>, crop: Crop, out: &mut [S], line: 
     dispatch(
         #[inline(always)]
         || {
-            let width = shape.cols.min(BLOCKS * PIXELS).max(1);
+            let width = shape.cols.clamp(1, BLOCKS * PIXELS);
             let height = BLOCKS / width.div_ceil(PIXELS);
             for row0 in (0..shape.rows).step_by(height) {
                 for c0 in (0..shape.cols).step_by(width) {
@@ -185,7 +185,9 @@ fn words<'a, S: Sample>(run: impl Fn(usize) -> &'a [u8], swap: bool, out: &mut B
             let [a, b, c, d]: [[u32; PIXELS / 2]; 4] = std::array::from_fn(|i| {
                 let mut pairs: [u32; PIXELS / 2] = padded(run(i));
                 if swap {
-                    pairs.iter_mut().for_each(|p| *p = (*p & 0x00FF_00FF) << 8 | (*p >> 8) & 0x00FF_00FF);
+                    for p in &mut pairs {
+                        *p = (*p & 0x00FF_00FF) << 8 | (*p >> 8) & 0x00FF_00FF;
+                    }
                 }
                 pairs
             });

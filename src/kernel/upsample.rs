@@ -138,7 +138,9 @@ pub fn deposit<S: Sample>(grid: Grid, image: &[S], targets: &Targets, band: &mut
                 #[inline(always)]
                 || {
                     value.iter_mut().zip(samples).for_each(|(v, s)| *v += s.to_f64());
-                    weight.iter_mut().for_each(|w| *w += 1);
+                    for w in weight {
+                        *w += 1;
+                    }
                 },
             );
         } else {

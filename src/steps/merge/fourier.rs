@@ -50,11 +50,11 @@ impl Sums {
     fn strips(&mut self, lines: usize) -> Vec<Strip<'_>> {
         let mut strips: Vec<Strip<'_>> = Vec::new();
         for (half, sum) in self.halves.iter_mut().flatten().enumerate() {
-            put(&mut strips, sum.bands(lines), |strip| &mut strip.halves[half].0);
+            put(&mut strips, sum.bands(lines), |strip| &mut strip.halves[half].plain);
         }
         for (half, sums) in self.sides.iter_mut().flat_map(|(bands, _)| &mut bands.sums).enumerate() {
             for (side, sum) in sums.iter_mut().enumerate() {
-                put(&mut strips, sum.bands(lines), |strip| &mut strip.halves[half].1[side]);
+                put(&mut strips, sum.bands(lines), |strip| &mut strip.halves[half].sides[side]);
             }
         }
         for (index, (sum, _)) in self.moved.iter_mut().enumerate() {
@@ -83,9 +83,15 @@ impl Sums {
 /// The same columns of all sums: one worker's work at a time.
 #[derive(Default)]
 struct Strip<'a> {
-    /// For each half its plain sum and its side bands.
-    halves: [(Option<Band<'a, f32>>, [Option<Band<'a, f32>>; 2]); 2],
+    halves: [HalfStrip<'a>; 2],
     moved: Vec<Option<Band<'a, f32>>>,
+}
+
+/// The columns of one half-set's sums.
+#[derive(Default)]
+struct HalfStrip<'a> {
+    plain: Option<Band<'a, f32>>,
+    sides: [Option<Band<'a, f32>>; 2],
 }
 
 /// Adds the bands of one sum to the strips.
@@ -114,12 +120,12 @@ struct Loaded<'a> {
 impl Strip<'_> {
     /// Adds the images to all bands, column by column: the sums of a column stay in the processor's cache meanwhile.
     fn add(&mut self, images: &[Loaded<'_>], grid: FourierGrid) {
-        let bands = self.halves.iter().flat_map(|(plain, sides)| [plain, &sides[0]]).chain(&self.moved);
+        let bands = self.halves.iter().flat_map(|half| [&half.plain, &half.sides[0]]).chain(&self.moved);
         let Some(lines) = bands.flatten().map(Band::lines).next() else { return };
         let mut column = Column::new(grid);
         for line in lines {
             for image in images {
-                let (plain, sides) = &mut self.halves[image.half];
+                let HalfStrip { plain, sides } = &mut self.halves[image.half];
                 let mut targets: Vec<(&mut Band<'_, f32>, Runs)> = Vec::with_capacity(3);
                 if let Some(band) = plain {
                     let runs = band.runs(line);
@@ -131,7 +137,9 @@ impl Strip<'_> {
                     }
                 }
                 column.load(image.spectrum, image.spectrum.phases(), line, &hull(targets.iter().map(|t| &t.1)));
-                targets.iter_mut().for_each(|(band, runs)| band.add(&column, runs));
+                for (band, runs) in &mut targets {
+                    band.add(&column, runs);
+                }
                 for (band, phases) in self.moved.iter_mut().flatten().zip(image.phases) {
                     let runs = band.runs(line);
                     column.load(image.spectrum, phases, line, &runs);

@@ -1,4 +1,5 @@
 //! Adding images to sums, some columns of the half spectrum at a time.
+#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
 
 use std::ops::Range;
 

@@ -1,4 +1,5 @@
 //! Images on their way into a sum: transformed, with the phase factors of their shifts.
+#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
 
 use num_complex::Complex;
 
