@@ -223,6 +223,35 @@ mod with_hdf5 {
     }
 
     #[test]
+    fn a_second_run_bears_its_number_also_where_the_files_of_the_first_are_gone() {
+        let _alone = alone();
+        let dir = tempfile::tempdir().unwrap();
+        let all = ExportConfig::default();
+        write_all(dir.path(), None, &run(), &all, &workers()).unwrap();
+        let first = dir.path().join("mydata_superres_20250107_153045");
+        fs::remove_dir_all(&first).unwrap();
+        let second = write_all(dir.path(), None, &run(), &all, &workers()).unwrap();
+        assert_eq!(second.run.as_deref(), Some("/superres_results/run_20250107_153045_2"));
+        let stem = dir.path().join("mydata_superres_20250107_153045_2/mydata_20250107_153045_2_");
+        let files: Vec<_> = second.pictures.iter().chain(&second.arrays).collect();
+        assert!(files.len() > 10 && !first.exists());
+        for file in files {
+            assert!(file.to_str().unwrap().starts_with(stem.to_str().unwrap()) && file.is_file(), "{}", file.display());
+        }
+    }
+
+    #[test]
+    fn pictures_of_results_that_could_not_be_kept_are_not_kept_either() {
+        let _alone = alone();
+        let dir = tempfile::tempdir().unwrap();
+        // No name that the results could have is free.
+        fs::create_dir(dir.path().join("mydata_superres.emd")).unwrap();
+        fs::create_dir(dir.path().join("mydata_superres_2.emd")).unwrap();
+        assert!(write_all(dir.path(), None, &run(), &ExportConfig::default(), &workers()).is_err());
+        assert!(!dir.path().join("mydata_superres_20250107_153045").exists());
+    }
+
+    #[test]
     fn results_that_the_users_file_refuses_are_kept_beside_it_with_a_warning() {
         let _alone = alone();
         let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! Everything that the configuration asks for, in one call.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::files::{require_free, safe_name};
@@ -46,17 +47,23 @@ pub fn write_all(
         write_emd(folder, embed_into, run, switches, &mut written)?;
         return Ok(written);
     }
-    require_free(folder, file_bytes(run, switches))?;
     let place = run_folder(folder, run, None);
-    if place.exists() {
-        // Another run of the same second: only the results' group says which number this one has.
+    let failed = |e| Error::io(&place, "create the folder for arrays and pictures", e);
+    fs::create_dir_all(folder).map_err(failed)?;
+    require_free(folder, file_bytes(run, switches))?;
+    if let Err(error) = fs::create_dir(&place) {
+        if error.kind() != ErrorKind::AlreadyExists {
+            return Err(failed(error));
+        }
+        // Another run of the same second has it: only the results' group says which number this one has.
         write_emd(folder, embed_into, run, switches, &mut written)?;
         let place = run_folder(folder, run, written.run.as_deref());
         let stem = file_stem(run, written.run.as_deref());
         workers.install(|| Files::write(&place, &stem, run, switches))?.note(&mut written);
         return Ok(written);
     }
-    // Side by side: drawing takes the processor's time, and bringing files to the disk takes waiting.
+    // The folder is this run's. Side by side: drawing takes the processor's time, and bringing files to the disk takes
+    // waiting.
     let stem = file_stem(run, None);
     let (emd, files) = workers.install(|| {
         rayon::join(
@@ -65,8 +72,11 @@ pub fn write_all(
         )
     });
     if emd.is_err() {
-        // Made by this call alone, and of no use without the results.
-        let _ = fs::remove_dir_all(&place);
+        // Of no use without the results.
+        files.iter().flat_map(|files| files.pictures.iter().chain(&files.arrays)).for_each(|path| {
+            let _ = fs::remove_file(path);
+        });
+        let _ = fs::remove_dir(&place);
     }
     emd?;
     let mut files = files?;
