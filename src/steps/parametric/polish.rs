@@ -11,7 +11,6 @@ use rayon::prelude::*;
 use crate::kernel::crosspower::joint::{Joint, groups};
 use crate::kernel::crosspower::{HalfSets, Kernel, Model, Objective};
 use crate::steps::parametric::climb::{Matrix, climb, curvature, inverse, sandwich};
-use crate::steps::parametric::search::Found;
 
 /// Groups of frequencies of one parallel piece: fixed, so that sums do not depend on the number of threads.
 const PIECE: usize = 24;
@@ -22,6 +21,13 @@ const ROUNDS: usize = 2;
 const ENOUGH_GROUPS: usize = 200;
 /// Step of the slopes' differences: displacements at the disk's edge in scan pixels, and radians.
 const STEP: f64 = 1e-3;
+
+/// A point of the search with its objective.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) model: Model,
+    pub(super) value: f64,
+}
 
 /// The top of the objective.
 pub(super) struct Polished {

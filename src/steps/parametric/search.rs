@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::kernel::crosspower::{HalfSets, Kernel, Model, Objective, objective, objective_value};
 use crate::steps::context::RunContext;
 use crate::steps::parametric::climb::climb;
-use crate::steps::parametric::polish::{Polished, polish};
+use crate::steps::parametric::polish::{Found, Polished, polish};
 use crate::steps::parametric::{GRID_LIMIT, pixels_per_frequency};
 use crate::steps::step1_detect::BrightDisk;
 
@@ -50,13 +50,6 @@ pub(super) struct Fit<'a> {
     pub(super) coarse: &'a HalfSets,
     /// Binned detector pixels at all frequencies: for small displacements, which slow frequencies do not feel.
     pub(super) wide: &'a HalfSets,
-}
-
-/// A point of the search with its objective.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Found {
-    pub(super) model: Model,
-    pub(super) value: f64,
 }
 
 /// Another model that explains the data nearly as well.
