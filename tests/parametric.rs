@@ -92,8 +92,11 @@ fn defocus_astigmatism_and_rotation_are_found_on_a_non_square_scan() {
     // The simulator's rotation takes the scan's axes to the detector's: the opposite sense.
     assert!((fit.rotation_deg + 20.0).abs() < 1.0, "{fit:?}");
     assert!(fit.significance > 50.0);
-    // Every step of the last part of the search rises, and the last one is the result.
-    assert!(fit.convergence.len() > 1 && fit.convergence.is_sorted(), "{:?}", fit.convergence);
+    // Every step of the last part of the search rises, but for one, where the overlap of the disks is looked up anew; the
+    // last one is the result.
+    let (first, last) = (fit.convergence[0], fit.convergence[fit.convergence.len() - 1]);
+    let falls = fit.convergence.windows(2).filter(|pair| pair[1] < pair[0]).count();
+    assert!(fit.convergence.len() > 1 && first < last && falls <= 1, "{:?}", fit.convergence);
     assert_eq!(fit.convergence.last(), Some(&fit.coherence));
     assert_eq!(results.superres_image.dim(), (48 * 4, 56 * 4));
     // The Fourier merge leaves no holes.
