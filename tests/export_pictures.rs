@@ -241,6 +241,36 @@ mod with_hdf5 {
     }
 
     #[test]
+    fn runs_that_end_in_the_same_moment_do_not_take_each_others_files() {
+        let _alone = alone();
+        for _ in 0..8 {
+            let dir = tempfile::tempdir().unwrap();
+            let start = std::sync::Barrier::new(3);
+            let one = || {
+                let workers = workers();
+                start.wait();
+                write_all(dir.path(), None, &run(), &ExportConfig::default(), &workers).unwrap()
+            };
+            let all: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..3).map(|_| scope.spawn(one)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let files: Vec<_> = all.iter().flat_map(|w| w.pictures.iter().chain(&w.arrays)).collect();
+            for file in &files {
+                assert!(file.is_file(), "{} was said to be written", file.display());
+            }
+            let mut folders: Vec<_> = all.iter().map(|w| w.pictures[0].parent().unwrap()).collect();
+            folders.sort_unstable();
+            folders.dedup();
+            assert_eq!(folders.len(), 3, "each run has a folder of its own: {folders:?}");
+            for written in &all {
+                let folder = written.pictures[0].parent().unwrap();
+                assert!(written.pictures.iter().chain(&written.arrays).all(|file| file.parent() == Some(folder)));
+            }
+        }
+    }
+
+    #[test]
     fn pictures_of_results_that_could_not_be_kept_are_not_kept_either() {
         let _alone = alone();
         let dir = tempfile::tempdir().unwrap();

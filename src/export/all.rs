@@ -1,10 +1,9 @@
 //! Everything that the configuration asks for, in one call.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::files::{require_free, safe_name};
+use super::files::{part_of, publish_folder, require_free, safe_name};
 use super::run::RunResults;
 use super::{arrays, contact_sheet, picture};
 use crate::config::ExportConfig;
@@ -47,45 +46,31 @@ pub fn write_all(
         write_emd(folder, embed_into, run, switches, &mut written)?;
         return Ok(written);
     }
-    let place = run_folder(folder, run, None);
-    let failed = |e| Error::io(&place, "create the folder for arrays and pictures", e);
-    fs::create_dir_all(folder).map_err(failed)?;
+    fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create the folder for results", e))?;
     require_free(folder, file_bytes(run, switches))?;
-    if let Err(error) = fs::create_dir(&place) {
-        if error.kind() != ErrorKind::AlreadyExists {
-            return Err(failed(error));
-        }
-        // Another run of the same second has it: only the results' group says which number this one has.
-        write_emd(folder, embed_into, run, switches, &mut written)?;
-        let place = run_folder(folder, run, written.run.as_deref());
-        let stem = file_stem(run, written.run.as_deref());
-        workers.install(|| Files::write(&place, &stem, run, switches))?.note(&mut written);
-        return Ok(written);
-    }
-    // The folder is this run's. Side by side: drawing takes the processor's time, and bringing files to the disk takes
-    // waiting.
+    // Made under a name of their own: which one they will have only the results' group says, and a run that ends in the
+    // same moment may want the same.
+    let part = part_of(&run_folder(folder, run, None));
+    fs::create_dir(&part).map_err(|e| Error::io(&part, "create the folder for arrays and pictures", e))?;
+    // Side by side: drawing takes the processor's time, and bringing files to the disk takes waiting.
     let stem = file_stem(run, None);
     let (emd, files) = workers.install(|| {
         rayon::join(
             || write_emd(folder, embed_into, run, switches, &mut written),
-            || Files::write(&place, &stem, run, switches),
+            || Files::write(&part, &stem, run, switches),
         )
     });
-    if emd.is_err() {
-        // Of no use without the results.
-        files.iter().flat_map(|files| files.pictures.iter().chain(&files.arrays)).for_each(|path| {
-            let _ = fs::remove_file(path);
-        });
-        let _ = fs::remove_dir(&place);
+    let named = emd.and(files).and_then(|files| {
+        let group = written.run.as_deref();
+        let files = files.with_stem(&stem, &file_stem(run, group))?;
+        files.published(&part, &run_folder(folder, run, group))
+    });
+    if named.is_err() {
+        // Half of the files are of no use, and the disk may be full.
+        let _ = fs::remove_dir_all(&part);
     }
-    emd?;
-    let mut files = files?;
-    let (named_place, named_stem) =
-        (run_folder(folder, run, written.run.as_deref()), file_stem(run, written.run.as_deref()));
-    if named_stem != stem {
-        files = files.renamed((&place, &stem), (&named_place, &named_stem))?;
-    }
-    files.note(&mut written);
+    let files = named?;
+    (written.pictures, written.arrays) = (files.pictures, files.arrays);
     Ok(written)
 }
 
@@ -97,7 +82,6 @@ struct Files {
 
 impl Files {
     fn write(place: &Path, stem: &str, run: &RunResults, switches: &ExportConfig) -> Result<Self> {
-        fs::create_dir_all(place).map_err(|e| Error::io(place, "create the folder for arrays and pictures", e))?;
         let npy = || if switches.npy { arrays::write_npy(place, stem, run) } else { Ok(Vec::new()) };
         let tiff = || if switches.tiff { arrays::write_tiff(place, stem, run) } else { Ok(Vec::new()) };
         let sheet = || switches.pictures.then(|| contact_sheet::write_contact_sheet(place, stem, run)).transpose();
@@ -109,23 +93,29 @@ impl Files {
         Ok(Self { pictures: all, arrays })
     }
 
-    /// Gives the folder and the files in it other names.
-    fn renamed(self, (place, stem): (&Path, &str), (to, to_stem): (&Path, &str)) -> Result<Self> {
-        let rename = |from: &Path, to: &Path| fs::rename(from, to).map_err(|e| Error::io(to, "rename the results", e));
-        rename(place, to)?;
-        let one = |path: PathBuf| -> Result<PathBuf> {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let new = to.join(name.strip_prefix(stem).map_or_else(|| name.clone(), |rest| format!("{to_stem}{rest}")));
-            rename(&to.join(&name), &new)?;
-            Ok(new)
-        };
-        let all = |paths: Vec<PathBuf>| paths.into_iter().map(one).collect::<Result<Vec<_>>>();
+    /// Every file with another name, or with an error where the first cannot be given one.
+    fn each(self, name: impl Fn(&Path) -> Result<PathBuf>) -> Result<Self> {
+        let all = |paths: Vec<PathBuf>| paths.iter().map(|path| name(path)).collect::<Result<Vec<_>>>();
         Ok(Self { pictures: all(self.pictures)?, arrays: all(self.arrays)? })
     }
 
-    fn note(self, written: &mut Written) {
-        written.pictures = self.pictures;
-        written.arrays = self.arrays;
+    /// The same files, their names beginning with `new` and not with `old`.
+    fn with_stem(self, old: &str, new: &str) -> Result<Self> {
+        if old == new {
+            return Ok(self);
+        }
+        self.each(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let to = path.with_file_name(format!("{new}{}", name.strip_prefix(old).unwrap_or(&name)));
+            fs::rename(path, &to).map_err(|e| Error::io(&to, "give the file its name", e))?;
+            Ok(to)
+        })
+    }
+
+    /// Gives the complete folder `part` the name `target`, or the first numbered one that is free.
+    fn published(self, part: &Path, target: &Path) -> Result<Self> {
+        let folder = publish_folder(part, target)?;
+        self.each(|path| Ok(folder.join(path.file_name().unwrap_or_default())))
     }
 }
 

@@ -87,6 +87,31 @@ pub(super) fn publish(part: &Path, target: &Path) -> Result<PathBuf> {
     Err(Error::bug("ran out of numbers for file names"))
 }
 
+/// Gives the complete folder `part` the name `target`, or `target_2`, `target_3` … when that is taken; never replaces
+/// anything that has something in it.
+pub(super) fn publish_folder(part: &Path, target: &Path) -> Result<PathBuf> {
+    for number in 1.. {
+        let mut name = target.as_os_str().to_owned();
+        if number > 1 {
+            name.push(format!("_{number}"));
+        }
+        let name = PathBuf::from(name);
+        if name.symlink_metadata().is_ok() {
+            continue;
+        }
+        match fs::rename(part, &name) {
+            Ok(()) => {
+                sync_folder(folder_of(&name));
+                return Ok(name);
+            }
+            // Taken a moment ago: a folder with something in it is not replaced.
+            Err(_) if name.symlink_metadata().is_ok() => {}
+            Err(e) => return Err(Error::io(target, "give the finished folder its name", e)),
+        }
+    }
+    Err(Error::bug("ran out of numbers for folder names"))
+}
+
 /// Brings a folder's list of names to the disk, where the file system can.
 fn sync_folder(folder: &Path) {
     // Failure is no loss of data: the name merely appears later.
