@@ -234,6 +234,22 @@ fn orders_above_astigmatism_are_recognised() {
     assert!((a - true_a).hypot(b - true_b) < 900.0, "{found}");
 }
 
+#[test]
+fn an_absorbing_object_is_aligned_by_the_shift_kernel_and_a_phase_object_is_not() {
+    for (c10_angstrom, bound) in [(-1200.0, 0.1), (900.0, 0.1)] {
+        let spec = SimulationSpec { absorption: 1.0, c10_angstrom, ..plain() };
+        let Outcome { results, warnings } = align(&spec).unwrap();
+        let (error, fit) = (shift_error(&results, &spec), results.fit.unwrap());
+        println!("absorbing, C10 {c10_angstrom}: {error:.4} scan pixels, {fit:?}");
+        assert_eq!(fit.kernel, "shift", "{fit:?}");
+        assert!(error < bound, "{error} {fit:?}");
+        assert!(fit.kernel_trial.unwrap().lead < -3.0, "{fit:?}");
+        assert!(warnings.iter().any(|w| w.contains("not to be trusted")), "{warnings:?}");
+    }
+    let fit = align(&plain()).unwrap().results.fit.unwrap();
+    assert!(fit.kernel == "weak-phase" && fit.kernel_trial.unwrap().lead > 3.0, "{fit:?}");
+}
+
 /// A crystal is aligned rightly, refused as not determined, or aligned with a warning.
 fn right_or_said(spacing_angstrom: f64, angle_deg: f64) {
     let spec = SimulationSpec { object: ObjectKind::Crystal { spacing_angstrom, angle_deg }, ..plain() };

@@ -255,7 +255,7 @@ fn a_specification_survives_json_and_older_ones_are_read() {
     assert!(text.contains(r#""C30":-10000000.0"#) && text.contains(r#""crystal":{"spacing"#), "{text}");
     let mut older = serde_json::to_value(preset("low")).expect("JSON");
     let keys = older.as_object_mut().expect("a table");
-    for key in ["aberrations", "object", "transposed_detector", "hot_pixels", "dead_pixels"] {
+    for key in ["aberrations", "object", "absorption", "transposed_detector", "hot_pixels", "dead_pixels"] {
         assert!(keys.remove(key).is_some(), "{key}");
     }
     assert_eq!(serde_json::from_value::<SimulationSpec>(older).expect("older JSON"), preset("low"));
@@ -314,6 +314,7 @@ fn a_specification_out_of_range_is_refused_before_any_work() {
         SimulationSpec { disk_radius_px: f64::NAN, ..small.clone() },
         SimulationSpec { disk_radius_px: 60.0, ..small.clone() },
         SimulationSpec { counts: -1.0, ..small.clone() },
+        SimulationSpec { absorption: 1.1, ..small.clone() },
         SimulationSpec { center_offset: [f64::INFINITY, 0.0], ..small.clone() },
         SimulationSpec { step_angstrom: 1e5, ..small.clone() },
         SimulationSpec { window: usize::MAX, ..small.clone() },

@@ -250,6 +250,9 @@ pub(super) struct SimulateArgs {
     /// What the beam sees: a film of atoms with a few crystals in it, one perfect crystal, or nothing.
     #[arg(long, value_parser = ["film", "crystal", "vacuum"], default_value = "film")]
     pub(super) object: String,
+    /// Part of the object's strength that absorbs instead of shifting the phase, between 0 and 1.
+    #[arg(long, value_name = "PART")]
+    pub(super) absorption: Option<f64>,
     /// Distance between the atoms of the crystal in Å.
     #[arg(long, value_name = "ANGSTROM", default_value_t = 5.0)]
     pub(super) spacing: f64,

@@ -29,6 +29,11 @@
 //! made once per frequency. Weighting by `sin χ`, instead of taking its sign only, matters: near its zeros what is left
 //! of the image is not the phase object's, and taken at full weight it pulls the defocus by up to a percent.
 //!
+//! An object that absorbs, or that scatters strongly, still interferes the beams `k-q` and `k+q` with `k`, but its two side
+//! bands have strengths of their own. The third kernel leaves both free: `F_k(q) = e^(-2πi q·d(k)) (A₋ [q-k inside] + A₊ [q+k
+//! inside])`, by least squares over the pixels. `χ(q)` is then a part of `A₋` and `A₊`: only displacements are asked for, as by
+//! the plain phase, but where one beam is missing nothing is taken for a displacement.
+//!
 //! A scan that is coarser than the images' resolution folds them. The factor of a frequency beyond the scan's Nyquist
 //! frequency applies to the same folded spectrum, so such frequencies cost no memory, and they feel displacements more.
 //! [`joint`] takes apart what such frequencies see of each other.
@@ -54,6 +59,15 @@ pub type Parameters = [f64; 4];
 pub enum Kernel {
     /// `exp(2πi q·d(k))`: needs no calibration; biased when displacements are small.
     Shift,
+    /// The same for both side bands apart, each with a strength of its own.
+    SideBands {
+        /// Detector pixels per unit of scan frequency (cycle per scan pixel): `λ / (Δα · step)`.
+        pixels_per_frequency: f64,
+        /// Radius of the aperture in detector pixels.
+        radius: f64,
+        /// As for the weak phase object.
+        overlap_rotation: Option<f64>,
+    },
     /// The filter matched to a weak phase object.
     WeakPhase {
         /// Detector pixels per unit of scan frequency (cycle per scan pixel): `λ / (Δα · step)`.
@@ -70,11 +84,23 @@ impl Kernel {
     /// The same kernel with the overlap of the disks fixed as it is for `model`.
     #[must_use]
     pub fn with_overlap(self, model: &Model) -> Self {
+        let overlap_rotation = Some(model.parameters[3]);
         match self {
             Self::Shift => self,
-            Self::WeakPhase { pixels_per_frequency, radius, .. } => {
-                Self::WeakPhase { pixels_per_frequency, radius, overlap_rotation: Some(model.parameters[3]) }
+            Self::SideBands { pixels_per_frequency, radius, .. } => {
+                Self::SideBands { pixels_per_frequency, radius, overlap_rotation }
             }
+            Self::WeakPhase { pixels_per_frequency, radius, .. } => {
+                Self::WeakPhase { pixels_per_frequency, radius, overlap_rotation }
+            }
+        }
+    }
+
+    /// What is asked of the images: their `shift` alone, or also the contrast of a `weak-phase` object.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shift | Self::SideBands { .. } => "shift",
+            Self::WeakPhase { .. } => "weak-phase",
         }
     }
 }
@@ -231,6 +257,7 @@ pub struct Objective {
 
 impl Objective {
     /// Adds the share of other frequencies.
+    #[inline(always)]
     pub fn add(&mut self, other: &Self) {
         self.value += other.value;
         self.power += other.power;
@@ -282,13 +309,18 @@ fn sum_over<const SLOPES: bool>(
         let q = sets.frequencies[index];
         // Φ(k) = w·k
         let w = gradient_of_phase(&matrix, q);
-        let weights = Weights::new(model, kernel, q);
+        let (weights, other) = Weights::new(model, kernel, q);
         let mut counts = [0; REGIONS];
         phases.fill(w);
         // Not a map: its closure would not be compiled for this processor.
         let mut sums = [[Sums::default(); REGIONS]; 2];
         half_sums::<SLOPES>(sets, 0, index, &weights, (&phases, &mut cuts, &mut counts), &mut sums[0]);
         half_sums::<SLOPES>(sets, 1, index, &weights, (&phases, &mut cuts, &mut counts), &mut sums[1]);
+        if let Some(other) = other {
+            let two = both_sides::<SLOPES>([&weights, &other], &sums, &counts, (&derivatives, q));
+            total.add(&two);
+            continue;
+        }
         let norm = weights.norm(&counts);
         let s = sums.map(|regions| weights.apply(&regions, |r| r.plain));
         let value = (s[0] * s[1].conj()).re / norm;
@@ -310,6 +342,35 @@ fn sum_over<const SLOPES: bool>(
     total
 }
 
+/// The objective of one frequency whose side bands have strengths of their own: `b₀ᴴ G⁻¹ b₁` with two sums each. `G` does not
+/// change with the model.
+#[inline(always)]
+fn both_sides<const SLOPES: bool>(
+    weights: [&Weights; 2],
+    sums: &[[Sums; REGIONS]; 2],
+    counts: &[usize; REGIONS],
+    (derivatives, q): (&[Matrix; 4], [f64; 2]),
+) -> Objective {
+    let (a, c, b) = (weights[0].norm(counts), weights[1].norm(counts), counts[0] as f64);
+    let determinant = a * c - b * b;
+    let inverse = [[c / determinant, -b / determinant], [-b / determinant, a / determinant]];
+    let product = |x: &[Complex<f64>; 2], y: &[Complex<f64>; 2]| -> f64 {
+        (0..4).map(|i| inverse[i / 2][i % 2] * (x[i / 2].conj() * y[i % 2]).re).sum()
+    };
+    let of = |h: usize, f: &dyn Fn(&Sums) -> Complex<f64>| weights.map(|w| w.apply(&sums[h], f));
+    let s = [of(0, &|r| r.plain), of(1, &|r| r.plain)];
+    let mut out = Objective { value: product(&s[0], &s[1]), ..Objective::default() };
+    if SLOPES {
+        out.power = 0.5 * (product(&s[0], &s[0]) + product(&s[1], &s[1]));
+        for (slope, derivative) in out.gradient.iter_mut().zip(derivatives) {
+            let u = gradient_of_phase(derivative, q);
+            let moved = [0, 1].map(|h| of(h, &|r| Complex::<f64>::i() * (r.row * u[0] + r.col * u[1])));
+            *slope = product(&moved[0], &s[1]) + product(&s[0], &moved[1]);
+        }
+    }
+    out
+}
+
 /// `2π Mᵀq`: how the phase changes per detector pixel.
 fn gradient_of_phase(m: &Matrix, q: [f64; 2]) -> [f64; 2] {
     let tau = std::f64::consts::TAU;
@@ -317,21 +378,37 @@ fn gradient_of_phase(m: &Matrix, q: [f64; 2]) -> [f64; 2] {
 }
 
 /// The numbers by which the three regions are multiplied at one frequency.
+#[derive(Clone, Copy)]
 struct Weights {
     factor: [Complex<f64>; REGIONS],
-    /// `χ(q)`; nothing for the shift kernel.
+    /// `χ(q)`; nothing for filters that do not know it.
     chi: f64,
-    /// `∂χ(q)/∂[c1, c2a, c2b]`; nothing for the shift kernel.
+    /// `∂χ(q)/∂[c1, c2a, c2b]`, likewise.
     chi_slope: [f64; 3],
     /// The frequency in detector pixels, on the detector's axes, and the aperture's radius.
     overlap: Option<([f64; 2], f64)>,
 }
 
 impl Weights {
-    fn new(model: &Model, kernel: Kernel, q: [f64; 2]) -> Self {
-        let zero = Complex::default();
-        let Kernel::WeakPhase { pixels_per_frequency: g, radius, overlap_rotation } = kernel else {
-            return Self { factor: [Complex::from(1.0), zero, zero], chi: 0.0, chi_slope: [0.0; 3], overlap: None };
+    /// Those of the only filter, or of both side bands.
+    fn new(model: &Model, kernel: Kernel, q: [f64; 2]) -> (Self, Option<Self>) {
+        let (zero, one) = (Complex::default(), Complex::from(1.0));
+        let constant =
+            |factor: [Complex<f64>; REGIONS], overlap| Self { factor, chi: 0.0, chi_slope: [0.0; 3], overlap };
+        let at = |g: f64, rotation: Option<f64>| {
+            let mut turned = *model;
+            turned.parameters[3] = rotation.unwrap_or(turned.parameters[3]);
+            turned.on_detector(q.map(|v| v * g))
+        };
+        let (g, radius, overlap_rotation) = match kernel {
+            Kernel::Shift => return (constant([one, zero, zero], None), None),
+            Kernel::SideBands { pixels_per_frequency, radius, overlap_rotation } => {
+                let overlap = Some((at(pixels_per_frequency, overlap_rotation), radius));
+                return (constant([one, one, zero], overlap), Some(constant([one, zero, one], overlap)));
+            }
+            Kernel::WeakPhase { pixels_per_frequency, radius, overlap_rotation } => {
+                (pixels_per_frequency, radius, overlap_rotation)
+            }
         };
         let scale = std::f64::consts::PI * g;
         let slope = [q[0] * q[0] + q[1] * q[1], q[0] * q[0] - q[1] * q[1], 2.0 * q[0] * q[1]].map(|s| s * scale);
@@ -339,10 +416,8 @@ impl Weights {
         let chi = c1 * slope[0] + c2a * slope[1] + c2b * slope[2];
         let i = Complex::<f64>::i();
         let factor = [Complex::from(-2.0 * chi.sin()), i * Complex::cis(chi), -i * Complex::cis(-chi)];
-        let mut turned = *model;
-        turned.parameters[3] = overlap_rotation.unwrap_or(turned.parameters[3]);
-        let q = turned.on_detector(q.map(|v| v * g));
-        Self { factor, chi, chi_slope: slope, overlap: Some((q, radius)) }
+        let overlap = Some((at(g, overlap_rotation), radius));
+        (Self { factor, chi, chi_slope: slope, overlap }, None)
     }
 
     fn apply(&self, regions: &[Sums; REGIONS], of: impl Fn(&Sums) -> Complex<f64>) -> Complex<f64> {

@@ -99,9 +99,13 @@ impl PhaseGrid {
     }
 
     /// The object that these phases (radians) describe: `exp(i phase)`.
-    pub fn into_transmission(mut self) -> Transmission {
+    ///
+    /// A phase `φ` becomes `exp(φ (i (1 - absorption) - absorption))`: 0 is a pure phase object, 1 one that only absorbs.
+    pub fn into_transmission(mut self, absorption: f64) -> Transmission {
+        let (phase, absorption) = ((1.0 - absorption) as f32, absorption as f32);
         for value in &mut self.values {
-            *value = Complex32::cis(value.re);
+            let passed = Complex32::cis(value.re * phase);
+            *value = if absorption > 0.0 { passed * (-value.re * absorption).exp() } else { passed };
         }
         Transmission { rows: self.rows, cols: self.cols, values: self.values }
     }
@@ -390,7 +394,7 @@ mod tests {
                 grid.deposit([f64::from(i * 7 % 30) + 0.3, f64::from(i * 13 % 32) + 0.6], 0.8);
             }
             grid.blur(0.8);
-            let object = grid.into_transmission();
+            let object = grid.into_transmission(0.0);
             let beam = beam(-400.0);
             let fast = pattern(&ForwardPlan::new(&beam, det, n), &object, [13.7, 15.2], det);
             let slow = naive(&beam, &object, [13.7, 15.2], det, n);

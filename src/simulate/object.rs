@@ -82,7 +82,7 @@ impl ObjectGeometry {
             }
         }
         grid.blur(ATOM_SIGMA / self.pixel);
-        grid.into_transmission()
+        grid.into_transmission(spec.absorption)
     }
 
     /// A film and particles that repeat themselves after the scan's own rows and columns, for ever: the scan that goes
@@ -115,7 +115,7 @@ impl ObjectGeometry {
             }
         }
         grid.blur(ATOM_SIGMA / self.pixel);
-        grid.into_transmission()
+        grid.into_transmission(spec.absorption)
     }
 
     /// A film of atoms over the whole grid and particles with square lattices within the scan.

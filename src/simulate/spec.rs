@@ -79,6 +79,9 @@ pub struct SimulationSpec {
     /// What the beam sees.
     #[serde(default)]
     pub object: ObjectKind,
+    /// Part of the object's strength that absorbs instead of shifting the phase: 0 a phase object, 1 one that only absorbs.
+    #[serde(default)]
+    pub absorption: f64,
     /// Whether the detector's rows and columns are exchanged before they are stored. Shape, centre, true shifts and
     /// faulty pixels are those of the stored patterns; aberrations and rotation refer to the detector before that.
     #[serde(default)]
@@ -115,6 +118,7 @@ impl SimulationSpec {
             semiangle_mrad: 10.0,
             aberrations: Aberrations::default(),
             object: ObjectKind::Film,
+            absorption: 0.0,
             transposed_detector: false,
             hot_pixels: Vec::new(),
             dead_pixels: Vec::new(),
@@ -234,6 +238,7 @@ impl SimulationSpec {
             ("phi12 (degrees)", self.phi12_deg.abs(), 0.0..=1e4),
             ("the rotation (degrees)", self.rotation_deg.abs(), 0.0..=1e4),
             ("the scan step (Å)", self.step_angstrom, 1e-3..=1e5),
+            ("the absorption", self.absorption, 0.0..=1.0),
             ("the counts", self.counts, 0.0..=65535.0),
             ("the beam energy (eV)", self.energy_ev, 1e3..=1e7),
             ("the semi-angle (mrad)", self.semiangle_mrad, 1e-3..=200.0),

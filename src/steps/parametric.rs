@@ -2,15 +2,17 @@
 //!
 //! The fit maximises the cross power of two half-sums of detector pixels (see [`crosspower`](crate::kernel::crosspower)):
 //! first over a grid of defocus, rotation and orientation of the detector with binned detector pixels and the slow
-//! frequencies, then with a quasi-Newton method over all of them. With a calibration the exact factor of a weak phase
-//! object is tried as well, and kept where it explains the data better.
+//! frequencies, then with a quasi-Newton method over all of them. With a calibration the search uses the filter of a weak
+//! phase object; the plain shift is tried as well, and taken where it explains more of what neither fit has seen.
 
 mod climb;
 mod describe;
+mod kernels;
 mod orders;
 mod polish;
 mod samples;
 mod search;
+mod side_bands;
 
 use std::collections::BTreeMap;
 
@@ -54,6 +56,9 @@ pub struct AberrationFit {
     pub transposed: bool,
     /// `shift` or `weak-phase`.
     pub kernel: String,
+    /// How the two kernels compare, with a calibration.
+    #[serde(default)]
+    pub kernel_trial: Option<KernelTrial>,
     /// Cross power over power of the half-sums (at most 1).
     pub coherence: f64,
     /// Height above wrong models in robust standard deviations.
@@ -91,6 +96,25 @@ pub struct AberrationFit {
     pub sampling: Option<Sampling>,
 }
 
+/// What the two kernels explain of frequencies that their fits did not see.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct KernelTrial {
+    /// Cross power that the weak-phase kernel explains.
+    pub weak_phase: f64,
+    /// Cross power that the shift kernel explains, normalised the same.
+    pub shift: f64,
+    /// By how many standard errors of the frequencies' scatter the weak-phase kernel explains more (negative: the shift
+    /// kernel), each group of frequencies counted by the root of its power.
+    pub lead: f64,
+    /// By how many standard deviations the aberrations from displacements alone differ from those with contrast, where
+    /// displacements are large enough to say.
+    #[serde(default)]
+    pub contradiction: Option<f64>,
+    /// Whether the aberrations are those from displacements alone.
+    #[serde(default)]
+    pub by_displacements: bool,
+}
+
 /// What an order of aberrations gained where it was not fitted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TriedOrder {
@@ -121,6 +145,11 @@ impl Sampling {
             step_angstrom: c.scan_step_angstrom?,
             wavelength_angstrom: wavelength_angstrom(c.energy_ev?),
         })
+    }
+
+    /// Detector pixels that one cycle per scan pixel scatters by.
+    fn pixels_per_frequency(&self) -> f64 {
+        self.wavelength_angstrom / (self.pixel_rad * self.step_angstrom)
     }
 
     /// Å of C10 or C12 per unit of the model's `c1`, `c2a`, `c2b`.

@@ -84,8 +84,10 @@ fn tell_fit(fit: &AberrationFit, talk: &Talk) {
         format!("no calibration: C10 {c1:.4}, C12 {:.4} scan pixels per detector pixel", a.hypot(b))
     };
     let detector = if fit.transposed { ", detector axes exchanged" } else { "" };
+    let by_displacements = fit.kernel_trial.is_some_and(|t| t.by_displacements);
+    let by = if by_displacements { ", aberrations from displacements alone" } else { "" };
     talk.note(&format!(
-        "aberrations: {size}, rotation {:.2}°{detector} ({} kernel, significance {:.0}); equally possible: {}",
+        "aberrations: {size}, rotation {:.2}°{detector} ({} kernel{by}, significance {:.0}); equally possible: {}",
         fit.rotation_deg, fit.kernel, fit.significance, fit.other_branch
     ));
 }

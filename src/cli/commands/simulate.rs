@@ -115,6 +115,7 @@ fn spec(args: &SimulateArgs) -> Result<SimulationSpec> {
         (&mut spec.phi12_deg, args.phi12),
         (&mut spec.rotation_deg, args.rotation),
         (&mut spec.counts, args.counts),
+        (&mut spec.absorption, args.absorption),
     ] {
         *value = given.unwrap_or(*value);
     }

@@ -3,11 +3,12 @@
 //! With `a = χ(k-q) - χ(k)` and `b = χ(k+q) - χ(k)` the matched filter is `Γ* = m₋ e^(ia) - m₊ e^(-ib)`, with `m∓` whether
 //! `k∓q` lies in the aperture: `Γ = ψ(k-q)ψ*(k) - ψ*(k+q)ψ(k)`. (With `q-k` in place of `k-q`, as it is often written, it
 //! holds for even aberrations only.) Everything is on the detector's axes, where the aberrations are sought too: the rotation
-//! then moves only the frequencies, not the pixels.
+//! then moves only the frequencies, not the pixels. Where the side bands have strengths of their own, both terms are filters by
+//! themselves. Filters without the phase `χ(q)` of their own differ by a constant factor, which least squares do not see.
 
 use num_complex::Complex64;
 
-use super::joint::{MOST_FOLDED, Square, Vector, cholesky, solve};
+use super::joint::{MOST_FILTERS, MOST_FOLDED, Square, Vector, cholesky, solve};
 use super::{HalfSets, LEAST_NORM, Model};
 use crate::kernel::aberrations::{Aberrations, Powers, Term};
 
@@ -34,8 +35,23 @@ pub struct Aperture {
     pub pixels_per_frequency: f64,
     /// Radius in detector pixels.
     pub radius: f64,
-    /// The rotation with which the overlap of the disks is looked up, in radians.
-    pub overlap_rotation: f64,
+    /// What the images are compared with.
+    pub filter: Filter,
+}
+
+/// The filter of one image at one frequency.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Filter {
+    /// Both side bands apart.
+    SideBands {
+        /// The rotation with which the overlap of the disks is looked up, in radians.
+        overlap_rotation: f64,
+    },
+    /// What a weak phase object does.
+    WeakPhase {
+        /// The rotation with which the overlap of the disks is looked up, in radians.
+        overlap_rotation: f64,
+    },
 }
 
 /// The objective and its gradient by the coefficients and, last, the rotation.
@@ -152,8 +168,14 @@ pub fn general_objective(
     while first < range.end {
         let spectrum = sets.spectrum_of[first];
         let together = (first..range.end.min(first + MOST_FOLDED)).take_while(|&i| sets.spectrum_of[i] == spectrum);
-        let members: Vec<Place> = together.map(|i| Place::new(model, aperture, sets.frequencies[i])).collect();
-        first += members.len();
+        let apart: &[Option<usize>] = match aperture.filter {
+            Filter::SideBands { .. } => &[Some(0), Some(1)],
+            Filter::WeakPhase { .. } => &[None],
+        };
+        let members: Vec<Place> = together
+            .flat_map(|i| apart.iter().map(move |only| Place::new(model, aperture, sets.frequencies[i], *only)))
+            .collect();
+        first += members.len() / apart.len();
         let data = sets.halves.each_ref().map(|half| half.spectrum(spectrum));
         sides.fill(model, aperture.radius, &halves, &members);
         add_group(&halves, &data, &sides, members.len(), &mut total);
@@ -166,15 +188,18 @@ struct Place {
     q: [f64; 2],
     /// Where the overlap is looked up.
     overlap: [f64; 2],
+    /// The only side that this filter has.
+    only: Option<usize>,
     /// How `q` moves with the rotation.
     turn: [f64; 2],
 }
 
 impl Place {
-    fn new(model: &GeneralModel, aperture: Aperture, frequency: [f64; 2]) -> Self {
+    fn new(model: &GeneralModel, aperture: Aperture, frequency: [f64; 2], only: Option<usize>) -> Self {
         let at = |rotation: f64| model.on_detector(frequency, rotation, aperture.pixels_per_frequency);
         let turn = at(model.rotation + std::f64::consts::FRAC_PI_2);
-        Self { q: at(model.rotation), overlap: at(aperture.overlap_rotation), turn }
+        let (Filter::SideBands { overlap_rotation } | Filter::WeakPhase { overlap_rotation }) = aperture.filter;
+        Self { q: at(model.rotation), overlap: at(overlap_rotation), only, turn }
     }
 }
 
@@ -196,11 +221,11 @@ impl Sides {
         for own in halves.iter().flatten() {
             for member in members {
                 let mut both = [Complex64::default(); 2];
-                for (sign, out) in [-1.0, 1.0].into_iter().zip(&mut both) {
+                for (side, (sign, out)) in [-1.0, 1.0].into_iter().zip(&mut both).enumerate() {
                     let from = self.slopes.len();
                     self.slopes.resize(from + self.width, 0.0);
                     let [row, col] = [0, 1].map(|i| member.overlap[i] + sign * own.k[i]);
-                    if row.hypot(col) > radius {
+                    if row.hypot(col) > radius || member.only.is_some_and(|only| only != side) {
                         continue;
                     }
                     let slopes = &mut self.slopes[from..];
@@ -235,7 +260,7 @@ fn add_group(
 ) {
     let starts = [0, halves[0].len()];
     let sample = |h: usize, i: usize| Complex64::new(f64::from(data[h][0][i]), f64::from(data[h][1][i]));
-    let mut gram: Square = [Vector::default(); MOST_FOLDED];
+    let mut gram: Square = [Vector::default(); MOST_FILTERS];
     let mut sums = [Vector::default(); 2];
     for h in 0..2 {
         for i in 0..halves[h].len() {

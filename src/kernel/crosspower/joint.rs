@@ -33,8 +33,11 @@ pub const MOST_FOLDED: usize = 9;
 /// Whole cycles between two frequencies reach this far.
 const REACH: i32 = 2;
 
-pub(super) type Vector = [Complex64; MOST_FOLDED];
-pub(super) type Square = [Vector; MOST_FOLDED];
+/// … and the most filters that are taken together: both side bands of each.
+pub(super) const MOST_FILTERS: usize = 2 * MOST_FOLDED;
+
+pub(super) type Vector = [Complex64; MOST_FILTERS];
+pub(super) type Square = [Vector; MOST_FILTERS];
 
 /// A run cut into pieces of one region each.
 type Pieces = [(usize, usize, usize); 5];
@@ -81,12 +84,12 @@ impl<'a> Joint<'a> {
         let mut total = Objective::default();
         for group in groups {
             assert!(group.len() <= MOST_FOLDED, "{} frequencies share a spectrum", group.len());
-            let mut members = Vec::with_capacity(group.len());
+            let mut members = Vec::with_capacity(2 * group.len());
             dispatch(
                 #[inline(always)]
                 || {
                     for index in group.clone() {
-                        members.push(self.member(index, (&mut phases, &mut cuts), group.len() > 1));
+                        self.add_member(index, (&mut phases, &mut cuts), group.len() > 1, &mut members);
                     }
                 },
             );
@@ -97,7 +100,7 @@ impl<'a> Joint<'a> {
 
     fn group(&self, members: &[Member]) -> Objective {
         let n = members.len();
-        let mut gram: Square = [Vector::default(); MOST_FOLDED];
+        let mut gram: Square = [Vector::default(); MOST_FILTERS];
         let mut slopes = Vec::with_capacity(n * n / 2);
         for (a, member) in members.iter().enumerate() {
             gram[a][a] = Complex64::from(member.norm);
@@ -131,11 +134,18 @@ impl<'a> Joint<'a> {
         out
     }
 
-    /// One frequency's sums over the data.
+    /// One frequency's sums over the data, or those of both of its side bands.
     #[inline(always)]
-    fn member(&self, index: usize, (phases, cuts): (&mut Phases, &mut Cuts), with_pieces: bool) -> Member {
+    fn add_member(
+        &self,
+        index: usize,
+        (phases, cuts): (&mut Phases, &mut Cuts),
+        with_pieces: bool,
+        members: &mut Vec<Member>,
+    ) {
         let q = self.sets.frequencies[index];
-        let weights = Weights::new(&self.model, self.kernel, q);
+        let (weights, other) = Weights::new(&self.model, self.kernel, q);
+        let with_pieces = with_pieces || other.is_some();
         phases.fill(gradient_of_phase(&self.model.matrix(), q));
         let mut counts = [0; REGIONS];
         let mut regions = [[Sums::default(); REGIONS]; 2];
@@ -148,6 +158,20 @@ impl<'a> Joint<'a> {
                 pieces.extend(runs.map(|(place, run)| cuts.pieces(place, run, &weights)));
             }
         }
+        if let Some(other) = other {
+            members.push(self.member_of(q, other, &regions, &counts, pieces.clone()));
+        }
+        members.push(self.member_of(q, weights, &regions, &counts, pieces));
+    }
+
+    fn member_of(
+        &self,
+        q: [f64; 2],
+        weights: Weights,
+        regions: &[[Sums; REGIONS]; 2],
+        counts: &[usize; REGIONS],
+        pieces: Vec<Pieces>,
+    ) -> Member {
         let derivatives = self.model.derivatives();
         let slopes = regions.map(|regions| {
             std::array::from_fn(|p| {
@@ -160,8 +184,8 @@ impl<'a> Joint<'a> {
             q,
             sums: regions.map(|regions| weights.apply(&regions, |r| r.plain)),
             slopes,
-            norm: weights.norm(&counts),
-            norm_slope: std::array::from_fn(|p| weights.norm_derivative(&counts, p)),
+            norm: weights.norm(counts),
+            norm_slope: std::array::from_fn(|p| weights.norm_derivative(counts, p)),
             pieces,
             weights,
         }
@@ -257,7 +281,7 @@ impl Series {
 
 /// The lower triangle `L` of a Hermitian positive matrix `L Lᴴ`; `None` when it is not positive.
 pub(super) fn cholesky(a: &Square, n: usize) -> Option<Square> {
-    let mut l: Square = [Vector::default(); MOST_FOLDED];
+    let mut l: Square = [Vector::default(); MOST_FILTERS];
     for i in 0..n {
         for j in 0..=i {
             let rest = a[i][j] - (0..j).map(|k| l[i][k] * l[j][k].conj()).sum::<Complex64>();

@@ -46,7 +46,7 @@ fn naive(sets: &HalfSets, model: &Model, kernel: Kernel) -> f64 {
                 for i in 0..run.len {
                     let k = [run.row, run.col + sets.spacing * i as f64];
                     let [re, im] = half.spectrum(index).map(|part| f64::from(part[run.start + i]));
-                    let factor = factor(model, kernel, *q, k);
+                    let [factor, _] = factors(model, kernel, *q, k);
                     norm += factor.norm_sqr();
                     sum += Complex::new(re, im) * factor;
                 }
@@ -58,10 +58,13 @@ fn naive(sets: &HalfSets, model: &Model, kernel: Kernel) -> f64 {
     j
 }
 
-pub(super) fn factor(model: &Model, kernel: Kernel, q: [f64; 2], k: [f64; 2]) -> Complex<f64> {
-    let Kernel::WeakPhase { pixels_per_frequency: g, radius, overlap_rotation } = kernel else {
+/// The only filter, or those of both side bands.
+pub(super) fn factors(model: &Model, kernel: Kernel, q: [f64; 2], k: [f64; 2]) -> [Complex<f64>; 2] {
+    let (Kernel::WeakPhase { pixels_per_frequency: g, radius, overlap_rotation }
+    | Kernel::SideBands { pixels_per_frequency: g, radius, overlap_rotation }) = kernel
+    else {
         let d = model.displacement(k);
-        return Complex::cis(std::f64::consts::TAU * (q[0] * d[0] + q[1] * d[1]));
+        return [Complex::cis(std::f64::consts::TAU * (q[0] * d[0] + q[1] * d[1])), Complex::default()];
     };
     // Everything in detector pixels on the scan's axes: χ(k) = (π / g) kᵀ C k.
     let [c1, c2a, c2b, theta] = model.parameters;
@@ -75,14 +78,15 @@ pub(super) fn factor(model: &Model, kernel: Kernel, q: [f64; 2], k: [f64; 2]) ->
     };
     let (minus, plus) = ([q[0] - k[0], q[1] - k[1]], [q[0] + k[0], q[1] + k[1]]);
     let inside = |sign: f64| (q[0] + sign * place[0]).hypot(q[1] + sign * place[1]) <= radius;
-    let mut gamma = Complex::<f64>::default();
+    let mut gamma = [Complex::<f64>::default(); 2];
     if inside(-1.0) {
-        gamma += Complex::cis(-(chi(minus) - chi(k)));
+        gamma[0] = Complex::cis(-(chi(minus) - chi(k)));
     }
     if inside(1.0) {
-        gamma -= Complex::cis(chi(plus) - chi(k));
+        gamma[1] = -Complex::cis(chi(plus) - chi(k));
     }
-    Complex::<f64>::i() * gamma.conj()
+    let gamma = gamma.map(|g| Complex::<f64>::i() * g.conj());
+    if matches!(kernel, Kernel::SideBands { .. }) { gamma } else { [gamma[0] + gamma[1], Complex::default()] }
 }
 
 const WEAK: Kernel = Kernel::WeakPhase { pixels_per_frequency: 40.0, radius: 6.1, overlap_rotation: None };

@@ -15,6 +15,9 @@ use crate::steps::step1_detect::BrightDisk;
 /// Their standard deviations know the noise, but not what the model leaves out.
 const ORDERS_MAY_BE_OFF: &str = "aberrations of higher orders were found; they and the defocus may be wrong by several of their standard deviations (by up to 7 % in simulations): more detector pixels in the disk determine them better";
 
+/// Shifts hold for any object that scatters each beam once; the contrast does not.
+const NOT_WEAK_PHASE: &str = "displacements alone explain the data better than the contrast of a weak phase object does (an absorbing or strongly scattering sample): shifts and plain image do not depend on that, but the phase images (phase flip, Wiener, SSB) are not to be trusted";
+
 /// What the user knows already.
 pub(super) struct Guess {
     /// Starting points of the search.
@@ -106,7 +109,7 @@ pub(super) fn describe(
     let (mut best, mut higher, mut orders) = (found.best.model, Aberrations::default(), Vec::new());
     let mut deviations = standard_deviations(found.deviations, unit.unwrap_or(1.0));
     if let Some(sampling) = sampling {
-        let (wider, tried) = higher_orders(ctx, fine, (best, found.kernel), sampling, &guess.known)?;
+        let (wider, tried) = higher_orders(ctx, fine, (best, found.kernel), (sampling, disk.radius), &guess.known)?;
         if let Some(wider) = wider {
             let [[c10, _], [c12a, c12b]] = [wider.all.get(1, 0), wider.all.get(1, 2)];
             best.parameters = [c10, c12a, c12b, 0.0].map(|c| c / sampling.angstrom());
@@ -131,6 +134,9 @@ pub(super) fn describe(
     if !higher.is_empty() {
         warnings.push(ORDERS_MAY_BE_OFF.to_owned());
     }
+    if matches!(found.kernel, Kernel::SideBands { .. }) {
+        warnings.push(NOT_WEAK_PHASE.to_owned());
+    }
     if let Some(rival) = &rival {
         warnings.push(format!("the data do not determine the aberrations alone: {rival}"));
     }
@@ -141,7 +147,8 @@ pub(super) fn describe(
     Ok(AberrationFit {
         parameters: model.parameters,
         transposed,
-        kernel: if found.kernel == Kernel::Shift { "shift" } else { "weak-phase" }.to_owned(),
+        kernel: found.kernel.name().to_owned(),
+        kernel_trial: found.trial,
         coherence: found.convergence.last().copied().unwrap_or(0.0),
         significance: found.significance,
         c10_angstrom: unit.map(|u| u * c1),

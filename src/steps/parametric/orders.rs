@@ -10,7 +10,9 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::kernel::aberrations::{Aberrations, Term};
-use crate::kernel::crosspower::general::{Aperture, GeneralModel, GeneralObjective, general_objective, unit_terms};
+use crate::kernel::crosspower::general::{
+    Aperture, Filter, GeneralModel, GeneralObjective, general_objective, unit_terms,
+};
 use crate::kernel::crosspower::joint::groups;
 use crate::kernel::crosspower::{HalfSets, Kernel, Model};
 use crate::steps::context::RunContext;
@@ -44,16 +46,16 @@ pub(super) fn higher_orders(
     ctx: &RunContext<'_>,
     sets: &HalfSets,
     (quadratic, kernel): (Model, Kernel),
-    sampling: Sampling,
+    (sampling, radius): (Sampling, f64),
     known: &Aberrations,
 ) -> Result<(Option<Orders>, Vec<TriedOrder>)> {
-    let Kernel::WeakPhase { pixels_per_frequency, radius, .. } = kernel else { return Ok((None, Vec::new())) };
     let highest = ctx.config.align.max_order;
     let unit = sampling.angstrom();
     let [c1, c2a, c2b, rotation] = quadratic.parameters;
     let start = Aberrations::quadratic(c1 * unit, [c2a * unit, c2b * unit]).plus(known);
     let scales = (radius, sampling.pixel_rad, sampling.wavelength_angstrom);
-    let search = Search { sets, pixels_per_frequency, radius, seen: thinned(sets) };
+    let search =
+        Search { sets, kernel, pixels_per_frequency: sampling.pixels_per_frequency(), radius, seen: thinned(sets) };
     let model =
         |basis: Vec<Term>| GeneralModel::from_aberrations(&start, basis, (rotation, quadratic.transposed), scales);
 
@@ -128,6 +130,7 @@ fn gain(now: &[f64], before: &[f64]) -> f64 {
 
 struct Search<'a> {
     sets: &'a HalfSets,
+    kernel: Kernel,
     pixels_per_frequency: f64,
     radius: f64,
     /// Groups of frequencies that share a spectrum.
@@ -136,7 +139,11 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn aperture(&self, rotation: f64) -> Aperture {
-        Aperture { pixels_per_frequency: self.pixels_per_frequency, radius: self.radius, overlap_rotation: rotation }
+        let filter = match self.kernel {
+            Kernel::Shift | Kernel::SideBands { .. } => Filter::SideBands { overlap_rotation: rotation },
+            Kernel::WeakPhase { .. } => Filter::WeakPhase { overlap_rotation: rotation },
+        };
+        Aperture { pixels_per_frequency: self.pixels_per_frequency, radius: self.radius, filter }
     }
 
     fn each(&self, model: &GeneralModel, overlap: f64, places: &[Range<usize>]) -> Vec<GeneralObjective> {

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::kernel::crosspower::joint::{Joint, groups};
 use crate::kernel::crosspower::{HalfSets, Kernel, Model, Objective};
-use crate::steps::parametric::climb::{Matrix, climb, curvature, inverse, sandwich};
+use crate::steps::parametric::climb::{Matrix, Summit, climb, curvature, dot, inverse, sandwich, times};
 
 /// Groups of frequencies of one parallel piece: fixed, so that sums do not depend on the number of threads.
 const PIECE: usize = 24;
@@ -39,7 +39,7 @@ pub(super) struct Polished {
 }
 
 /// The objective of a model over all groups, in parameters that are displacements at the disk's edge and radians.
-struct Hill<'a> {
+pub(super) struct Hill<'a> {
     sets: &'a HalfSets,
     groups: Vec<Range<usize>>,
     kernel: Kernel,
@@ -47,7 +47,65 @@ struct Hill<'a> {
     transposed: bool,
 }
 
-impl Hill<'_> {
+impl<'a> Hill<'a> {
+    /// Over some of the [`groups`] of a set.
+    pub(super) fn new(
+        sets: &'a HalfSets,
+        groups: Vec<Range<usize>>,
+        kernel: Kernel,
+        radius: f64,
+        transposed: bool,
+    ) -> Self {
+        Self { sets, groups, kernel, scale: [radius, radius, radius, 1.0], transposed }
+    }
+
+    /// The top that lies uphill of a model.
+    pub(super) fn top(&self, start: &Model) -> Model {
+        let x = self.parameters(start);
+        let known = self.curvature_from_some(&x);
+        self.model(&self.climb(&x, known).at)
+    }
+
+    /// The same with the covariance of its parameters, in displacements at the disk's edge (scan pixels) and radians; `None`
+    /// where the curvature does not determine it.
+    pub(super) fn top_and_covariance(&self, start: &Model) -> Option<(Model, Matrix)> {
+        let x = self.parameters(start);
+        let known = self.curvature_from_some(&x)?;
+        let top = self.climb(&x, Some(known.clone())).at;
+        Some((self.model(&top), self.covariance(&known, &top)))
+    }
+
+    fn covariance(&self, inverse: &Matrix, x: &[f64]) -> Matrix {
+        sandwich(inverse, self.slopes(x).into_iter())
+    }
+
+    /// Standard deviations of the model's own parameters.
+    pub(super) fn deviations(&self, covariance: &Matrix) -> [f64; 4] {
+        std::array::from_fn(|p| covariance[p][p].sqrt() / self.scale[p])
+    }
+
+    /// How many standard deviations lie between two models, for the covariance of their difference; `None` when it is none.
+    pub(super) fn apart(&self, a: &Model, b: &Model, covariance: &Matrix) -> Option<f64> {
+        let difference: Vec<f64> = self.parameters(a).iter().zip(self.parameters(b)).map(|(a, b)| a - b).collect();
+        Some(dot(&difference, &times(&inverse(covariance)?, &difference)).sqrt())
+    }
+
+    /// The objective of each group alone.
+    pub(super) fn values(&self, model: &Model) -> Vec<f64> {
+        let joint = Joint::new(self.sets, model, self.kernel);
+        let one = |group: &Range<usize>| joint.objective(std::slice::from_ref(group)).value;
+        let pieces: Vec<Vec<f64>> =
+            self.groups.par_chunks(PIECE).map(|piece| piece.iter().map(one).collect()).collect();
+        pieces.concat()
+    }
+
+    fn climb(&self, from: &[f64], inverse: Option<Matrix>) -> Summit {
+        climb(from, inverse, ITERATIONS, |x| {
+            let o = self.evaluate(x);
+            (o.value, self.slope(&o))
+        })
+    }
+
     fn model(&self, x: &[f64]) -> Model {
         Model { parameters: std::array::from_fn(|p| x[p] / self.scale[p]), transposed: self.transposed }
     }
@@ -95,22 +153,13 @@ impl Hill<'_> {
 
 /// Climbs from a model near the top, and says how sharp the top is.
 pub(super) fn polish(sets: &HalfSets, start: Model, kernel: Kernel, radius: f64) -> Polished {
-    let mut hill = Hill {
-        sets,
-        groups: groups(sets),
-        kernel: kernel.with_overlap(&start),
-        scale: [radius, radius, radius, 1.0],
-        transposed: start.transposed,
-    };
+    let mut hill = Hill::new(sets, groups(sets), kernel.with_overlap(&start), radius, start.transposed);
     let mut x = hill.parameters(&start);
     let known = hill.curvature_from_some(&x);
     let mut coherence = Vec::new();
     for _ in 0..ROUNDS {
         hill.kernel = kernel.with_overlap(&hill.model(&x));
-        let summit = climb(&x, known.clone(), ITERATIONS, |x| {
-            let o = hill.evaluate(x);
-            (o.value, hill.slope(&o))
-        });
+        let summit = hill.climb(&x, known.clone());
         x = summit.at;
         coherence.extend(summit.values);
     }
@@ -119,9 +168,6 @@ pub(super) fn polish(sets: &HalfSets, start: Model, kernel: Kernel, radius: f64)
     for value in &mut coherence {
         *value /= power;
     }
-    let deviations = known.map(|known| {
-        let covariance = sandwich(&known, hill.slopes(&x).into_iter());
-        std::array::from_fn(|p| covariance[p][p].sqrt() / hill.scale[p])
-    });
+    let deviations = known.map(|known| hill.deviations(&hill.covariance(&known, &x)));
     Polished { best: Found { model: hill.model(&x), value: top.value }, deviations, coherence }
 }

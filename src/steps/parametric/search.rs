@@ -6,8 +6,9 @@ use crate::error::{Error, Result};
 use crate::kernel::crosspower::{HalfSets, Kernel, Model, Objective, objective, objective_value};
 use crate::steps::context::RunContext;
 use crate::steps::parametric::climb::climb;
+use crate::steps::parametric::kernels::ByDisplacements;
 use crate::steps::parametric::polish::{Found, Polished, polish};
-use crate::steps::parametric::{GRID_LIMIT, pixels_per_frequency};
+use crate::steps::parametric::{GRID_LIMIT, KernelTrial, pixels_per_frequency, side_bands};
 use crate::steps::step1_detect::BrightDisk;
 
 /// Frequencies of one parallel piece: fixed, so that sums do not depend on the number of threads.
@@ -31,10 +32,14 @@ const PROMISING: usize = 14;
 /// Iterations from each of them, and from the best maxima.
 const FIRST_ITERATIONS: usize = 6;
 const NEXT_ITERATIONS: usize = 12;
+/// Starting points that are followed with the shift kernel, to compare the kernels.
+const FEW: usize = 4;
 /// Wrong models that say what chance gets.
 const NULL_MODELS: usize = 100;
 /// Displacements of the first octave of the grid, in scan pixels.
 const OCTAVE: f64 = 8.0;
+/// Displacements at the disk's edge, in scan pixels, from which they say more than contrast does.
+const DISPLACED: f64 = 1.5;
 /// Models whose displacements at the disk's edge differ by less than this many scan pixels are the same.
 const SAME: f64 = 0.5;
 /// A rival is worse when its share of the frequencies' objective is lower by so many standard errors.
@@ -64,6 +69,8 @@ pub(super) struct Rival {
 pub(super) struct Outcome {
     pub(super) best: Found,
     pub(super) kernel: Kernel,
+    /// Both kernels compared, where there is a choice.
+    pub(super) trial: Option<KernelTrial>,
     pub(super) significance: f64,
     /// The best of the models elsewhere, if it is not clearly worse.
     pub(super) rival: Option<Rival>,
@@ -74,14 +81,14 @@ pub(super) struct Outcome {
 }
 
 /// The objective of wrong models: what the best one has to stand out from.
-struct Null {
+pub(super) struct Null {
     median: f64,
     /// Robust standard deviation.
     spread: f64,
 }
 
 impl Null {
-    fn new(values: &[f64]) -> Self {
+    pub(super) fn new(values: &[f64]) -> Self {
         let median = |mut v: Vec<f64>| {
             v.sort_unstable_by(f64::total_cmp);
             v.get(v.len() / 2).copied().unwrap_or(0.0)
@@ -92,7 +99,7 @@ impl Null {
         Self { median: middle, spread }
     }
 
-    fn significance(&self, value: f64) -> f64 {
+    pub(super) fn significance(&self, value: f64) -> f64 {
         if self.spread > 0.0 { (value - self.median) / self.spread } else { 0.0 }
     }
 }
@@ -108,7 +115,31 @@ impl Fit<'_> {
             starts.extend(self.octaves(Kernel::Shift));
         }
         starts.extend(guesses);
-        let starts = self.promising(&starts, kernel);
+        let found = self.maxima(&starts, kernel)?;
+        let mut polished = self.polished(&found, kernel)?;
+        let mut trial = None;
+        if kernel != Kernel::Shift {
+            let mut by_shift = self.maxima_by_shift(&starts)?;
+            let from = by_shift.first().copied().unwrap_or(polished.best.model);
+            let mut compared =
+                KernelTrial::run(self.fine, (kernel, polished.best.model), (Kernel::Shift, from), self.disk.radius);
+            if compared.prefers_shift() {
+                by_shift.push(polished.best.model);
+                return self.by_side_bands(&by_shift, compared);
+            }
+            if self.at_edge(&polished.best.model) > DISPLACED {
+                self.check_contrast(&mut polished, &mut compared);
+            }
+            trial = Some(compared);
+        }
+        let significance = self.significance(&polished.best, kernel);
+        let rival = self.rival(&polished.best, &found, kernel);
+        outcome(polished, (kernel, trial), significance, rival)
+    }
+
+    /// The maxima with all detector pixels, best first, from the most promising of the starts.
+    fn maxima(&self, starts: &[Model], kernel: Kernel) -> Result<Vec<Found>> {
+        let starts = self.promising(starts, kernel, PROMISING);
         let found = self.search(self.wide, &starts, kernel, FIRST_ITERATIONS)?;
         let found = self.search(self.wide, &self.finalists(&found), kernel, NEXT_ITERATIONS)?;
         let mut starts = self.finalists(&found);
@@ -119,24 +150,40 @@ impl Fit<'_> {
         }
         let mut found = self.search(&self.some_of_fine(THINNED), &starts, kernel, NEXT_ITERATIONS)?;
         found.sort_by(|a, b| b.value.total_cmp(&a.value));
-        let polished = self.polished(&found, kernel)?;
-        let best = polished.best;
-        let significance = self.significance(&best, kernel);
-        if significance < SIGNIFICANT {
-            return Err(Error::unresolved(format!(
-                "the scan does not determine its aberrations: the best fit stands {significance:.1} standard deviations above wrong ones, {SIGNIFICANT} are needed"
-            ))
-            .with_hint("too few counts, no contrast, or shifts beyond a quarter of the scan; `--set align.method=classic` shows the single shifts"));
+        Ok(found)
+    }
+
+    /// Takes what displacements alone say where it contradicts the model that contrast has helped to find.
+    fn check_contrast(&self, polished: &mut Polished, compared: &mut KernelTrial) {
+        let (start, radius) = (polished.best.model, self.disk.radius);
+        let Some(by) = ByDisplacements::near(self.fine, &start, self.side_bands(), radius) else { return };
+        compared.contradiction = Some(by.apart);
+        if by.contradicts() && self.distance(&by.model, &start) < SAME {
+            compared.by_displacements = true;
+            polished.best.model = by.model;
+            polished.deviations = Some(by.deviations);
         }
-        let rival = self.rival(&best, &found, kernel);
-        Ok(Outcome {
-            best,
-            kernel,
-            significance,
-            rival,
-            deviations: polished.deviations,
-            convergence: polished.coherence,
-        })
+    }
+
+    /// What the shift kernel makes of the starts, with binned detector pixels.
+    fn maxima_by_shift(&self, starts: &[Model]) -> Result<Vec<Model>> {
+        let starts = self.promising(starts, Kernel::Shift, FEW);
+        Ok(self.finalists(&self.search(self.wide, &starts, Kernel::Shift, FIRST_ITERATIONS)?))
+    }
+
+    /// The model whose displacements explain the data best, whatever the contrast: from those of the finest grid, and some
+    /// more.
+    fn by_side_bands(&self, starts: &[Model], compared: KernelTrial) -> Result<Outcome> {
+        let kernel = self.side_bands();
+        let models: Vec<Model> = starts.iter().copied().chain(self.small_models()).collect();
+        let search = side_bands::Search::new(self.fine, (kernel, self.disk.radius), &models, self.ctx.cancel)?;
+        let found = search.maxima(CANDIDATES, |a, b| self.distance(a, b) > SAME, self.ctx.cancel)?;
+        let polished = self.polished(&found, kernel)?;
+        let best = polished.best.model;
+        let significance = search.significance(&best, self.wrong_models(&best).into_iter());
+        let apart = found.iter().filter(|o| self.distance(&o.model, &best) > SAME);
+        let rivals = apart.map(|o| Rival { model: o.model, distance: search.distance(&best, &o.model) });
+        outcome(polished, (kernel, Some(compared)), significance, closest(rivals))
     }
 
     /// The top with everything, from the best maximum; and from the best one of the other orientation of the detector
@@ -160,20 +207,34 @@ impl Fit<'_> {
         })
     }
 
+    /// What replaces the plain shift where the sampling is known.
+    fn side_bands(&self) -> Kernel {
+        pixels_per_frequency(self.ctx, self.disk).map_or(Kernel::Shift, |pixels_per_frequency| Kernel::SideBands {
+            pixels_per_frequency,
+            radius: self.disk.radius,
+            overlap_rotation: None,
+        })
+    }
+
     /// How far the best model stands above wrong ones: with binned pixels where that is clear, else with all.
     fn significance(&self, best: &Found, kernel: Kernel) -> f64 {
-        let grid = self.models(self.reach() / 12.0, 0.0, self.reach());
+        let wrong = self.wrong_models(&best.model);
         let mut most = 0.0f64;
         for set in [self.wide, self.fine] {
-            let wrong = grid.iter().step_by((grid.len() / NULL_MODELS).max(1));
-            let far = wrong.filter(|m| self.distance(m, &best.model) > 2.0 * SAME);
-            let values: Vec<f64> = far.map(|m| value_of(set, m, kernel)).collect();
+            let values: Vec<f64> = wrong.iter().map(|m| value_of(set, m, kernel)).collect();
             most = most.max(Null::new(&values).significance(evaluate(set, &best.model, kernel).value));
             if most > 2.0 * SIGNIFICANT {
                 break;
             }
         }
         most
+    }
+
+    /// Models of all displacements that are not near the best one.
+    fn wrong_models(&self, best: &Model) -> Vec<Model> {
+        let grid = self.models(self.reach() / 12.0, 0.0, self.reach());
+        let some = grid.iter().step_by((grid.len() / NULL_MODELS).max(1));
+        some.copied().filter(|m| self.distance(m, best) > 2.0 * SAME).collect()
     }
 
     /// Whether another maximum is as good: both are compared frequency by frequency, so that a crystal, in which few
@@ -190,7 +251,7 @@ impl Fit<'_> {
             let spread = differences.iter().map(|d| d * d).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
             Rival { model: other.model, distance: differences.iter().sum::<f64>() / spread }
         });
-        rivals.min_by(|a, b| a.distance.total_cmp(&b.distance)).filter(|r| r.distance < CLEARLY_WORSE)
+        closest(rivals)
     }
 
     /// All detector pixels at some of the frequencies: enough to come near.
@@ -295,12 +356,12 @@ impl Fit<'_> {
         difference.sqrt() * self.disk.radius
     }
 
-    /// The starting points that explain most as they are.
-    fn promising(&self, starts: &[Model], kernel: Kernel) -> Vec<Model> {
+    /// The `most` starting points that explain most as they are.
+    fn promising(&self, starts: &[Model], kernel: Kernel, most: usize) -> Vec<Model> {
         let values: Vec<f64> = starts.iter().map(|m| value_of(self.wide, m, kernel)).collect();
         let mut order: Vec<usize> = (0..starts.len()).collect();
         order.sort_by(|a, b| values[*b].total_cmp(&values[*a]).then(a.cmp(b)));
-        order.into_iter().take(PROMISING).map(|i| starts[i]).collect()
+        order.into_iter().take(most).map(|i| starts[i]).collect()
     }
 
     /// The maxima that the search reaches from each starting point, in so many iterations.
@@ -325,6 +386,28 @@ impl Fit<'_> {
         let value = summit.values.last().copied().unwrap_or(0.0);
         Found { model: model(&summit.at), value }
     }
+}
+
+/// What was found, unless chance does as well.
+fn outcome(
+    polished: Polished,
+    (kernel, trial): (Kernel, Option<KernelTrial>),
+    significance: f64,
+    rival: Option<Rival>,
+) -> Result<Outcome> {
+    if significance < SIGNIFICANT {
+        return Err(Error::unresolved(format!(
+            "the scan does not determine its aberrations: the best fit stands {significance:.1} standard deviations above wrong ones, {SIGNIFICANT} are needed"
+        ))
+        .with_hint("too few counts, no contrast, or shifts beyond a quarter of the scan; `--set align.method=classic` shows the single shifts"));
+    }
+    let Polished { best, deviations, coherence } = polished;
+    Ok(Outcome { best, kernel, trial, significance, rival, deviations, convergence: coherence })
+}
+
+/// The closest of the rivals, if it is not clearly worse.
+fn closest(rivals: impl Iterator<Item = Rival>) -> Option<Rival> {
+    rivals.min_by(|a, b| a.distance.total_cmp(&b.distance)).filter(|r| r.distance < CLEARLY_WORSE)
 }
 
 /// The frequencies of a set up to a limit.

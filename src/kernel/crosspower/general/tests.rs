@@ -13,7 +13,11 @@ fn basis() -> Vec<Term> {
 }
 
 fn aperture(rotation: f64) -> Aperture {
-    Aperture { pixels_per_frequency: PER_FREQUENCY, radius: RADIUS, overlap_rotation: rotation }
+    Aperture {
+        pixels_per_frequency: PER_FREQUENCY,
+        radius: RADIUS,
+        filter: Filter::WeakPhase { overlap_rotation: rotation },
+    }
 }
 
 #[test]
@@ -42,6 +46,23 @@ proptest! {
     }
 
     #[test]
+    fn without_higher_orders_both_side_bands_apart_have_the_quadratic_joint_objective(
+        c1 in -0.4..0.4f64, c2a in -0.1..0.1f64, c2b in -0.1..0.1f64, theta in -3.0..3.0f64,
+        transposed in any::<bool>(), seed in any::<u64>(),
+    ) {
+        let sets = folded(seed);
+        let quadratic = Model { parameters: [c1, c2a, c2b, theta], transposed };
+        let kernel = Kernel::SideBands { pixels_per_frequency: 9.0, radius: RADIUS, overlap_rotation: None };
+        let expected = Joint::new(&sets, &quadratic, kernel).objective(&groups(&sets));
+        let scan = Aberrations::quadratic(c1, [c2a, c2b]);
+        let general = GeneralModel::from_aberrations(&scan, basis(), (theta, transposed), (RADIUS, 1.0, 9.0));
+        let filter = Filter::SideBands { overlap_rotation: theta };
+        let all = sets.frequencies.len();
+        let found = general_objective(&sets, &general, Aperture { pixels_per_frequency: 9.0, radius: RADIUS, filter }, 0..all);
+        prop_assert!((found.value - expected.value).abs() < 1e-4 * expected.power.max(1.0), "{found:?} {expected:?}");
+    }
+
+    #[test]
     fn without_higher_orders_folded_frequencies_have_the_quadratic_joint_objective(
         c1 in -0.4..0.4f64, c2a in -0.1..0.1f64, theta in -3.0..3.0f64, transposed in any::<bool>(), seed in any::<u64>(),
     ) {
@@ -63,11 +84,14 @@ proptest! {
     #[test]
     fn the_gradient_of_folded_frequencies_is_that_of_their_objective(
         coefficients in prop::collection::vec(-2.0..2.0f64, 12), theta in -3.0..3.0f64,
-        transposed in any::<bool>(), seed in any::<u64>(),
+        transposed in any::<bool>(), apart in any::<bool>(), seed in any::<u64>(),
     ) {
         let sets = folded(seed);
         let model = GeneralModel { basis: basis(), coefficients, rotation: theta, transposed };
-        let aperture = Aperture { pixels_per_frequency: 9.0, ..aperture(theta) };
+        let mut aperture = Aperture { pixels_per_frequency: 9.0, ..aperture(theta) };
+        if apart {
+            aperture.filter = Filter::SideBands { overlap_rotation: theta };
+        }
         let all = sets.frequencies.len();
         let found = general_objective(&sets, &model, aperture, 0..all);
         for p in 0..=12 {

@@ -1,10 +1,11 @@
-use super::super::tests::{factor, sets};
+use super::super::tests::{factors, sets};
 use super::super::{Half, objective};
 use super::*;
 use num_complex::Complex;
 use proptest::prelude::*;
 use std::sync::Arc;
 
+const SIDES: Kernel = Kernel::SideBands { pixels_per_frequency: 9.0, radius: 6.1, overlap_rotation: None };
 const WEAK: Kernel = Kernel::WeakPhase { pixels_per_frequency: 9.0, radius: 6.1, overlap_rotation: None };
 
 /// Spectra that up to four frequencies share.
@@ -21,15 +22,20 @@ pub(in super::super) fn folded(seed: u64) -> HalfSets {
     sets
 }
 
-/// Every pixel's filter, and the data, `[half][pixel]`.
-fn filters(sets: &HalfSets, model: &Model, kernel: Kernel, index: usize) -> [Vec<(Complex64, Complex64)>; 2] {
+/// Every pixel's filter, and the data, `[half][pixel]`, of the only filter or of one of the sides.
+fn filters(
+    sets: &HalfSets,
+    model: &Model,
+    kernel: Kernel,
+    (index, side): (usize, usize),
+) -> [Vec<(Complex64, Complex64)>; 2] {
     [0, 1].map(|h| {
         let half = &sets.halves[h];
         let pixels = half.runs.iter().flat_map(|run| (0..run.len).map(move |i| (run, i)));
         let each = pixels.map(|(run, i)| {
             let [re, im] = half.spectrum(sets.spectrum_of[index]).map(|part| f64::from(part[run.start + i]));
             let k = [run.row, run.col + sets.spacing * i as f64];
-            (Complex::new(re, im), factor(model, kernel, sets.frequencies[index], k))
+            (Complex::new(re, im), factors(model, kernel, sets.frequencies[index], k)[side])
         });
         each.collect()
     })
@@ -37,8 +43,10 @@ fn filters(sets: &HalfSets, model: &Model, kernel: Kernel, index: usize) -> [Vec
 
 /// J of a group from its definition, with the matrix inverted by Gauss and Jordan.
 fn naive(sets: &HalfSets, model: &Model, kernel: Kernel, group: Range<usize>) -> f64 {
-    let n = group.len();
-    let all: Vec<_> = group.map(|index| filters(sets, model, kernel, index)).collect();
+    let sides = if matches!(kernel, Kernel::SideBands { .. }) { 2 } else { 1 };
+    let places = group.flat_map(|index| (0..sides).map(move |side| (index, side)));
+    let all: Vec<_> = places.map(|place| filters(sets, model, kernel, place)).collect();
+    let n = all.len();
     let mut rows: Vec<Vec<Complex64>> = vec![vec![Complex64::default(); n + 1]; n];
     let mut first = vec![Complex64::default(); n];
     for a in 0..n {
@@ -69,7 +77,7 @@ proptest! {
     ) {
         let sets = folded(seed);
         let model = Model { parameters: [c1, c2a, c2b, theta], transposed };
-        for kernel in [WEAK, Kernel::Shift] {
+        for kernel in [WEAK, SIDES, Kernel::Shift] {
             let joint = Joint::new(&sets, &model, kernel);
             for group in groups(&sets) {
                 let found = joint.objective(std::slice::from_ref(&group));
@@ -82,12 +90,12 @@ proptest! {
     #[test]
     fn the_gradient_of_folded_frequencies_is_that_of_their_objective(
         c1 in 0.05..0.4f64, c2a in -0.1..0.1f64, c2b in -0.1..0.1f64, theta in -3.0..3.0f64,
-        transposed in any::<bool>(), seed in any::<u64>(),
+        transposed in any::<bool>(), apart in any::<bool>(), seed in any::<u64>(),
     ) {
         let sets = folded(seed);
         let model = Model { parameters: [c1, c2a, c2b, theta], transposed };
         let all = groups(&sets);
-        let kernel = WEAK.with_overlap(&model);
+        let kernel = if apart { SIDES } else { WEAK }.with_overlap(&model);
         let found = Joint::new(&sets, &model, kernel).objective(&all);
         for p in 0..4 {
             let h = 1e-5;
@@ -107,10 +115,12 @@ proptest! {
     ) {
         let sets = sets(6.0, seed);
         let model = Model { parameters: [c1, 0.03, -0.02, theta], transposed };
-        let (plain, joint) = (objective(&sets, &model, WEAK, 0..7), Joint::new(&sets, &model, WEAK).objective(&groups(&sets)));
-        prop_assert!((plain.value - joint.value).abs() < 1e-9 * plain.power && (plain.power - joint.power).abs() < 1e-9 * plain.power);
-        for (a, b) in plain.gradient.iter().zip(joint.gradient) {
-            prop_assert!((a - b).abs() < 1e-9 * 40.0 * plain.power);
+        for kernel in [WEAK, SIDES] {
+            let (plain, joint) = (objective(&sets, &model, kernel, 0..7), Joint::new(&sets, &model, kernel).objective(&groups(&sets)));
+            prop_assert!((plain.value - joint.value).abs() < 1e-9 * plain.power && (plain.power - joint.power).abs() < 1e-9 * plain.power);
+            for (a, b) in plain.gradient.iter().zip(joint.gradient) {
+                prop_assert!((a - b).abs() < 1e-9 * 40.0 * plain.power);
+            }
         }
     }
 }
@@ -134,7 +144,7 @@ fn without_noise_the_objective_of_folded_frequencies_is_highest_at_the_truth() {
         let mut spectra = vec![Complex::default(); half.pixels * 7];
         for (index, spectrum) in sets.spectrum_of.iter().enumerate() {
             let strength = Complex64::cis(index as f64) * if index % 2 == 0 { 3.0 } else { 1.0 };
-            for (pixel, (_, f)) in filters(&sets, &truth, kernel, index)[h].iter().enumerate() {
+            for (pixel, (_, f)) in filters(&sets, &truth, kernel, (index, 0))[h].iter().enumerate() {
                 let z = strength * f.conj();
                 spectra[spectrum * half.pixels + pixel] += Complex::new(z.re as f32, z.im as f32);
             }
