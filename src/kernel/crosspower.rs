@@ -42,6 +42,7 @@
 
 pub mod general;
 pub mod joint;
+pub mod residual;
 mod sums;
 
 use std::sync::Arc;
@@ -211,7 +212,10 @@ impl Half {
     }
 
     /// The real and the imaginary parts of one spectrum.
-    fn spectrum(&self, index: usize) -> [&[f32]; 2] {
+    ///
+    /// # Panics
+    /// When there is no such spectrum.
+    pub fn spectrum(&self, index: usize) -> [&[f32]; 2] {
         self.with_lanes(index).map(|part| &part[..self.pixels])
     }
 
@@ -236,6 +240,11 @@ pub struct HalfSets {
 }
 
 impl HalfSets {
+    /// Bytes of the spectra.
+    pub fn bytes(&self) -> usize {
+        self.halves.iter().map(|half| half.parts.iter().map(Vec::len).sum::<usize>() * size_of::<f32>()).sum()
+    }
+
     /// The same with the frequencies in `places` only; shares the spectra.
     #[must_use]
     pub fn with_frequencies(&self, places: impl Iterator<Item = usize>) -> Self {

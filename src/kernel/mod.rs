@@ -22,7 +22,6 @@ pub mod real;
 pub mod ring;
 pub mod simd;
 pub mod smooth;
-pub mod subpixel;
 pub mod sums;
 pub mod transpose;
 pub mod upsample;

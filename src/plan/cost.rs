@@ -24,10 +24,8 @@ pub struct MemoryCost {
     pub corner_turn: u64,
     /// Transforms, correlations and peaks.
     pub alignment: u64,
-    /// The fit of the aberrations.
+    /// The fit of the aberrations, and the refinement of its shifts.
     pub fit: u64,
-    /// The refinement of the shifts.
-    pub refinement: u64,
     /// Putting the image together.
     pub reconstruction: u64,
     /// Writing the results.
@@ -41,12 +39,11 @@ impl MemoryCost {
     }
 
     /// The phases by name, in order.
-    pub fn phases(&self) -> [(&'static str, u64); 6] {
+    pub fn phases(&self) -> [(&'static str, u64); 5] {
         [
             ("corner turn", self.corner_turn),
             ("alignment", self.alignment),
             ("fit", self.fit),
-            ("refinement", self.refinement),
             ("image", self.reconstruction),
             ("export", self.export),
         ]
@@ -68,7 +65,6 @@ impl MemoryCost {
             corner_turn: PROGRAM_BYTES + sizes.corner_turn(request, plan, stack),
             alignment: held + sizes.alignment(request, plan),
             fit: optional(request.fit_bytes),
-            refinement: optional(request.refine_bytes),
             reconstruction: held + sizes.reconstruction(request, plan, held),
             export: PROGRAM_BYTES + sizes.export(request),
         }

@@ -60,8 +60,6 @@ pub struct Request<'a> {
     pub images: usize,
     /// Memory for the spectra of a fit of the aberrations; 0 without one.
     pub fit_bytes: u64,
-    /// Memory for the spectra of the refinement; 0 without one.
-    pub refine_bytes: u64,
     /// Memory budget in bytes.
     pub memory: u64,
     /// Worker threads.

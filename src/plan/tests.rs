@@ -17,7 +17,6 @@ fn request(overrides: &PlanConfig) -> Request<'_> {
         half_sets: false,
         images: 2,
         fit_bytes: 0,
-        refine_bytes: 0,
         memory: 8 << 30,
         workers: 2,
         exports: Exports { hdf5: true, ..Exports::default() },

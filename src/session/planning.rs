@@ -90,7 +90,6 @@ pub(super) fn request<'c>(
     budget: Budget,
 ) -> Request<'c> {
     let parametric = config.is_parametric();
-    let refined = parametric && config.align.refine == Refine::Auto;
     Request {
         scan,
         det,
@@ -105,7 +104,6 @@ pub(super) fn request<'c>(
         half_sets: config.merge() != Merge::Nearest,
         images: steps::images_made(config, disk),
         fit_bytes: if parametric { steps::fit_bytes(disk, scan) } else { 0 },
-        refine_bytes: if refined { steps::refine_bytes(disk, scan) } else { 0 },
         memory: budget.bytes,
         workers: config.run.workers.unwrap_or_else(cores),
         exports: exports(config),
@@ -166,7 +164,7 @@ pub(super) fn timing(config: &Config, disk: &BrightDisk, request: &Request<'_>) 
         disk_samples: scan * in_disk,
         deposited: scan * in_disk.min(side(request.crop.rows) * side(request.crop.cols)),
         parametric: config.is_parametric(),
-        refined: request.refine_bytes > 0,
+        refined: config.is_parametric() && config.align.refine == Refine::Auto,
         free_memory: memory::available().bytes,
     }
 }

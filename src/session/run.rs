@@ -31,11 +31,12 @@ pub(super) fn run_steps(ctx: &RunContext<'_>, disk: &BrightDisk, target: Step) -
                 Some(stack) => stack,
                 None => stack.insert(turn()?),
             };
-            Some((steps::fit_aberrations(ctx, disk, &stack.stack)?, &stack.stack))
+            let spectra = steps::fit_spectra(ctx, disk, &stack.stack)?;
+            Some((steps::fit_aberrations(ctx, disk, &spectra)?, spectra))
         } else {
             None
         };
-        steps::find_shifts(ctx, &correlations, disk, fit.as_ref().map(|(fit, stack)| (fit, *stack)))?
+        steps::find_shifts(ctx, &correlations, disk, fit.as_ref().map(|(fit, spectra)| (fit, spectra)))?
     };
     if target == Step::Reconstruct && !ctx.is_done(Step::Reconstruct) {
         let stack = match stack {

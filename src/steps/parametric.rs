@@ -22,7 +22,9 @@ use serde::{Deserialize, Serialize};
 use crate::axes::{Calibration, Image, ScanShape, wavelength_angstrom};
 use crate::error::{Error, Result};
 use crate::kernel::aberrations::Aberrations;
-use crate::kernel::crosspower::Model;
+use crate::kernel::crosspower::residual::{Higher, Optics};
+use crate::kernel::crosspower::{HalfSets, Model};
+use crate::memory::Charge;
 use crate::steps::context::RunContext;
 use crate::steps::selection::usable_pixels;
 use crate::steps::stack::Stack;
@@ -164,6 +166,18 @@ impl AberrationFit {
         Model { parameters: self.parameters, transposed: self.transposed }
     }
 
+    /// What measures residual displacements, for a disk of `radius` detector pixels, with a calibration.
+    pub fn optics(&self, radius: f64) -> Option<Optics> {
+        let s = self.sampling?;
+        let higher = (!self.higher.is_empty()).then(|| Higher {
+            aberrations: self.higher.clone(),
+            pixel_rad: s.pixel_rad,
+            frequency_rad: s.wavelength_angstrom / s.step_angstrom,
+            wavelength_angstrom: s.wavelength_angstrom,
+        });
+        Some(Optics { model: self.model(), pixels_per_frequency: s.pixels_per_frequency(), radius, higher })
+    }
+
     /// All aberrations in Å on the scan's axes, with a calibration.
     pub fn aberrations(&self) -> Option<Aberrations> {
         let [c1, c2a, c2b, _] = self.parameters;
@@ -192,12 +206,24 @@ impl AberrationFit {
     }
 }
 
-/// Fits the model to the images of the disk's detector pixels.
+/// Spectra of the disk's images, which the fit and the refinement work on.
+#[derive(Debug)]
+pub struct FitSpectra {
+    /// All detector pixels, all chosen frequencies.
+    pub(super) fine: HalfSets,
+    /// Binned detector pixels at slow frequencies.
+    coarse: HalfSets,
+    /// Binned detector pixels at all frequencies that the scan does not fold.
+    wide: HalfSets,
+    _charge: Charge,
+}
+
+/// Gathers the spectra of the disk's images at the strongest frequencies.
 ///
 /// # Errors
-/// [`Unresolved`](crate::error::ErrorKind::Unresolved) when nothing significant is found or there are too few detector
-/// pixels; [`Memory`](crate::error::ErrorKind::Memory).
-pub fn fit_aberrations(ctx: &RunContext<'_>, disk: &BrightDisk, stack: &Stack) -> Result<AberrationFit> {
+/// [`Unresolved`](crate::error::ErrorKind::Unresolved) when there are too few detector pixels;
+/// [`Memory`](crate::error::ErrorKind::Memory), [`Interrupted`](crate::error::ErrorKind::Interrupted).
+pub fn fit_spectra(ctx: &RunContext<'_>, disk: &BrightDisk, stack: &Stack) -> Result<FitSpectra> {
     let pixels = disk_pixels(disk, &usable_pixels(ctx, disk, 0.0)?);
     if pixels.len() < 12 {
         return Err(Error::unresolved(format!(
@@ -214,11 +240,23 @@ pub fn fit_aberrations(ctx: &RunContext<'_>, disk: &BrightDisk, stack: &Stack) -
     let bin = (disk.radius / 10.0).round().max(1.0) as usize;
     let coarse = samples.half_sets(disk, bin, GRID_FREQUENCIES, Band { limit: GRID_LIMIT, folded: false });
     let wide = samples.half_sets(disk, bin, 2 * GRID_FREQUENCIES, Band { folded: false, ..band });
+    let kept: usize = [&fine, &coarse, &wide].into_iter().map(HalfSets::bytes).sum();
+    let charge = ctx.budget.charge(kept as u64, "spectra of the fit")?;
+    Ok(FitSpectra { fine, coarse, wide, _charge: charge })
+}
+
+/// Fits the model to the spectra of the disk's images.
+///
+/// # Errors
+/// [`Unresolved`](crate::error::ErrorKind::Unresolved) when nothing significant is found;
+/// [`Config`](crate::error::ErrorKind::Config) for guesses that contradict each other;
+/// [`Interrupted`](crate::error::ErrorKind::Interrupted).
+pub fn fit_aberrations(ctx: &RunContext<'_>, disk: &BrightDisk, spectra: &FitSpectra) -> Result<AberrationFit> {
     let guess = Guess::of(ctx, disk)?;
-    let search = Fit { ctx, disk, fine: &fine, coarse: &coarse, wide: &wide };
+    let search = Fit { ctx, disk, fine: &spectra.fine, coarse: &spectra.coarse, wide: &spectra.wide };
     let fit = ctx.workers.install(|| -> Result<AberrationFit> {
         let found = search.run(&guess.models)?;
-        describe(ctx, disk, &fine, &found, &guess)
+        describe(ctx, disk, &spectra.fine, &found, &guess)
     });
     ctx.progress.end();
     fit

@@ -8,9 +8,8 @@ use crate::config::Refine;
 use crate::error::{Error, Result};
 use crate::kernel::noise_floor::NoiseFloor;
 use crate::steps::context::RunContext;
-use crate::steps::parametric::{AberrationFit, model_maps};
-use crate::steps::refine::{pixels_in_disk, refine};
-use crate::steps::stack::Stack;
+use crate::steps::parametric::{AberrationFit, FitSpectra, model_maps};
+use crate::steps::refine::refine;
 use crate::steps::step1_detect::BrightDisk;
 use crate::steps::step3_correlate::{Correlations, is_aligned};
 
@@ -42,7 +41,7 @@ impl ShiftMaps {
     }
 }
 
-/// Collects the peaks into maps and keeps them in the cache. With a fitted model (and the stack that it was fitted to) the
+/// Collects the peaks into maps and keeps them in the cache. With a fitted model (and the spectra that it was fitted to) the
 /// shifts are the model's, refined; quality, `zncc`, significance and uncertainties are those of the single peaks all the
 /// same.
 ///
@@ -52,14 +51,14 @@ pub fn find_shifts(
     ctx: &RunContext<'_>,
     correlations: &Correlations,
     disk: &BrightDisk,
-    fit: Option<(&AberrationFit, &Stack)>,
+    fit: Option<(&AberrationFit, &FitSpectra)>,
 ) -> Result<ShiftMaps> {
     let DetShape { rows, cols } = correlations.crop;
     let map = |column: usize| Image::from_shape_fn((rows, cols), |(r, c)| correlations.peaks.row(r * cols + c)[column]);
     let (mut y, mut x) = fit.map_or_else(|| (map(0), map(1)), |(fit, _)| model_maps(ctx, disk, fit));
     let refined = match fit {
-        Some((_, stack)) if ctx.config.align.refine == Refine::Auto => {
-            Some(refine(ctx, disk, stack, &pixels_in_disk(ctx, disk)?, &mut y, &mut x)?)
+        Some((fit, spectra)) if ctx.config.align.refine == Refine::Auto => {
+            Some(refine(ctx, disk, spectra, fit.optics(disk.radius).as_ref(), (&mut y, &mut x))?)
         }
         _ => None,
     };

@@ -100,7 +100,6 @@ mod tests {
                 half_sets: false,
                 images: 2,
                 fit_bytes: 0,
-                refine_bytes: 0,
                 memory: 1 << 30,
                 workers: 2,
                 exports: Exports::default(),

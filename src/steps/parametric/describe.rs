@@ -12,8 +12,8 @@ use crate::steps::parametric::search::{Outcome, Rival};
 use crate::steps::parametric::{AberrationFit, Sampling};
 use crate::steps::step1_detect::BrightDisk;
 
-/// Their standard deviations know the noise, but not what the model leaves out.
-const ORDERS_MAY_BE_OFF: &str = "aberrations of higher orders were found; they and the defocus may be wrong by several of their standard deviations (by up to 7 % in simulations): more detector pixels in the disk determine them better";
+/// Where displacements are too small to tell them, contrast does, whose errors no standard deviation knows.
+const ORDERS_MAY_BE_OFF: &str = "aberrations of higher orders were found, but displacements are too small to tell them from contrast: they and the defocus may be wrong by several of their standard deviations (by up to 7 % in simulations); a larger defocus or more detector pixels in the disk determine them better";
 
 /// Shifts hold for any object that scatters each beam once; the contrast does not.
 const NOT_WEAK_PHASE: &str = "displacements alone explain the data better than the contrast of a weak phase object does (an absorbing or strongly scattering sample): shifts and plain image do not depend on that, but the phase images (phase flip, Wiener, SSB) are not to be trusted";
@@ -108,6 +108,7 @@ pub(super) fn describe(
     let unit = sampling.map(|s| s.angstrom());
     let (mut best, mut higher, mut orders) = (found.best.model, Aberrations::default(), Vec::new());
     let mut deviations = standard_deviations(found.deviations, unit.unwrap_or(1.0));
+    let mut orders_by_contrast = false;
     if let Some(sampling) = sampling {
         let (wider, tried) = higher_orders(ctx, fine, (best, found.kernel), (sampling, disk.radius), &guess.known)?;
         if let Some(wider) = wider {
@@ -116,6 +117,7 @@ pub(super) fn describe(
             best.parameters[3] = wider.rotation;
             higher = wider.all.above(1);
             deviations = wider.deviations;
+            orders_by_contrast = !wider.by_displacements;
         }
         orders = tried;
     }
@@ -131,7 +133,7 @@ pub(super) fn describe(
     let model = Model { parameters: [c1, c2a, c2b, degrees.to_radians()], transposed };
     let rival = found.rival.map(|r| rival_in_words(&r, unit));
     let mut warnings = Vec::new();
-    if !higher.is_empty() {
+    if orders_by_contrast {
         warnings.push(ORDERS_MAY_BE_OFF.to_owned());
     }
     if matches!(found.kernel, Kernel::SideBands { .. }) {

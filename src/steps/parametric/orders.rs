@@ -17,6 +17,7 @@ use crate::kernel::crosspower::joint::groups;
 use crate::kernel::crosspower::{HalfSets, Kernel, Model};
 use crate::steps::context::RunContext;
 use crate::steps::parametric::climb::{climb, curvature, dot, inverse, sandwich, times};
+use crate::steps::parametric::search::DISPLACED;
 use crate::steps::parametric::{Sampling, TriedOrder};
 
 /// Groups of one parallel piece.
@@ -38,6 +39,8 @@ pub(super) struct Orders {
     pub(super) rotation: f64,
     /// Standard deviations by name, in Å and degrees.
     pub(super) deviations: BTreeMap<String, f64>,
+    /// Whether they come from displacements alone.
+    pub(super) by_displacements: bool,
 }
 
 /// Looks for orders from 2 upwards, starting from the quadratic model; `None` when there is none to be kept. `known`
@@ -54,8 +57,13 @@ pub(super) fn higher_orders(
     let [c1, c2a, c2b, rotation] = quadratic.parameters;
     let start = Aberrations::quadratic(c1 * unit, [c2a * unit, c2b * unit]).plus(known);
     let scales = (radius, sampling.pixel_rad, sampling.wavelength_angstrom);
-    let search =
-        Search { sets, kernel, pixels_per_frequency: sampling.pixels_per_frequency(), radius, seen: thinned(sets) };
+    let search = Search {
+        sets,
+        apart: !matches!(kernel, Kernel::WeakPhase { .. }),
+        pixels_per_frequency: sampling.pixels_per_frequency(),
+        radius,
+        seen: thinned(sets),
+    };
     let model =
         |basis: Vec<Term>| GeneralModel::from_aberrations(&start, basis, (rotation, quadratic.transposed), scales);
 
@@ -91,10 +99,14 @@ pub(super) fn higher_orders(
     if !found {
         return Ok((None, tried));
     }
+    // Which orders there are is seen best with contrast; how strong they are, by displacements, where these are large.
+    let found = best.model.aberrations(radius, sampling.pixel_rad, sampling.wavelength_angstrom);
+    let displaced = (found.get(1, 0)[0] / unit).abs() * radius > DISPLACED;
+    let search = Search { apart: search.apart || displaced, ..search };
     let model = search.fit(&best.model, &search.seen);
     let all = model.aberrations(radius, sampling.pixel_rad, sampling.wavelength_angstrom);
     let deviations = search.deviations(&model, sampling);
-    Ok((Some(Orders { all, rotation: model.rotation, deviations }), tried))
+    Ok((Some(Orders { all, rotation: model.rotation, deviations, by_displacements: search.apart }), tried))
 }
 
 /// The model with the terms of one more order.
@@ -130,7 +142,8 @@ fn gain(now: &[f64], before: &[f64]) -> f64 {
 
 struct Search<'a> {
     sets: &'a HalfSets,
-    kernel: Kernel,
+    /// Whether both side bands have strengths of their own.
+    apart: bool,
     pixels_per_frequency: f64,
     radius: f64,
     /// Groups of frequencies that share a spectrum.
@@ -139,9 +152,10 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn aperture(&self, rotation: f64) -> Aperture {
-        let filter = match self.kernel {
-            Kernel::Shift | Kernel::SideBands { .. } => Filter::SideBands { overlap_rotation: rotation },
-            Kernel::WeakPhase { .. } => Filter::WeakPhase { overlap_rotation: rotation },
+        let filter = if self.apart {
+            Filter::SideBands { overlap_rotation: rotation }
+        } else {
+            Filter::WeakPhase { overlap_rotation: rotation }
         };
         Aperture { pixels_per_frequency: self.pixels_per_frequency, radius: self.radius, filter }
     }

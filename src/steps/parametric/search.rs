@@ -39,7 +39,7 @@ const NULL_MODELS: usize = 100;
 /// Displacements of the first octave of the grid, in scan pixels.
 const OCTAVE: f64 = 8.0;
 /// Displacements at the disk's edge, in scan pixels, from which they say more than contrast does.
-const DISPLACED: f64 = 1.5;
+pub(super) const DISPLACED: f64 = 1.5;
 /// Models whose displacements at the disk's edge differ by less than this many scan pixels are the same.
 const SAME: f64 = 0.5;
 /// A rival is worse when its share of the frequencies' objective is lower by so many standard errors.

@@ -60,6 +60,26 @@ impl Field {
         Self::default()
     }
 
+    /// The orders that it has.
+    pub(super) fn orders(&self) -> &[u8] {
+        &self.orders
+    }
+
+    /// The same, `factor` times as strong.
+    pub(super) fn times(mut self, factor: f64) -> Self {
+        self.coefficients.iter_mut().for_each(|c| *c *= factor);
+        self
+    }
+
+    /// Which part of `other` this is, over places; `None` for other orders.
+    pub(super) fn part_of(&self, other: &Self, places: &[[f64; 2]]) -> Option<f64> {
+        let both = places.iter().map(|p| (self.at(*p), other.at(*p)));
+        let (product, square) = both.fold((0.0, 0.0), |(product, square), (a, b)| {
+            (product + a[0] * b[0] + a[1] * b[1], square + b[0] * b[0] + b[1] * b[1])
+        });
+        (self.orders == other.orders && square > 0.0).then(|| product / square)
+    }
+
     /// The difference of two fields of the same orders.
     pub(super) fn minus(&self, other: &Self) -> Self {
         let coefficients = self.coefficients.iter().zip(&other.coefficients).map(|(a, b)| a - b).collect();
