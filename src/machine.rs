@@ -62,9 +62,7 @@ pub struct StepRates {
     pub fit: f64,
     /// The search of the fit, which works on a bounded number of spectra, seconds.
     pub search: f64,
-    /// The refinement's passes over the stack, seconds for each sample inside the disk.
-    pub refine: f64,
-    /// The refinement's work on a bounded number of spectra, seconds.
+    /// The refinement, which works on a bounded number of spectra, seconds.
     pub refine_fixed: f64,
     /// The merge, seconds for each sample inside the disk.
     pub merge: f64,
@@ -98,7 +96,6 @@ impl StepRates {
             export_hdf5: or(self.export_hdf5, earlier.export_hdf5),
             fit: or(self.fit, earlier.fit),
             search: or(self.search, earlier.search),
-            refine: or(self.refine, earlier.refine),
             refine_fixed: or(self.refine_fixed, earlier.refine_fixed),
             merge: or(self.merge, earlier.merge),
             deposit: or(self.deposit, earlier.deposit),

@@ -55,7 +55,7 @@ impl Timing {
             all.push(("fit", (per(s.fit, self.disk_samples) + s.search) * share));
         }
         if self.parametric && self.refined {
-            all.push(("refinement", (per(s.refine, self.disk_samples) + s.refine_fixed) * share));
+            all.push(("refinement", s.refine_fixed * share));
         }
         if self.parametric {
             all.push(("image", per(s.merge, self.disk_samples) * share));

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::kernel::noise_floor::NoiseFloor;
 use crate::steps::context::RunContext;
 use crate::steps::parametric::{AberrationFit, FitSpectra, model_maps};
-use crate::steps::refine::refine;
+use crate::steps::refine::{RefineIteration, RefineReport, refine};
 use crate::steps::step1_detect::BrightDisk;
 use crate::steps::step3_correlate::{Correlations, is_aligned};
 
@@ -71,6 +71,10 @@ pub fn find_shifts(
     if let Some((fit, _)) = fit {
         cache.publish_curve(convergence(fit))?;
     }
+    // One round that changed nothing is no course.
+    if let Some(report) = refined.as_ref().filter(|report| report.iterations.len() > 1) {
+        cache.publish_curve(rounds(report))?;
+    }
     let fit = fit.map(|(fit, _)| serde_json::to_value(fit)).transpose().map_err(|e| Error::bug(e.to_string()))?;
     let mut result = fit.unwrap_or_else(|| json!({}));
     result["zncc_noise_floor"] = json!(noise.floor());
@@ -125,6 +129,23 @@ pub fn pixel_findings(shifts: Option<&Value>, stack: Option<&Value>) -> Vec<(Str
     .filter_map(|(name, value)| Some((name.to_owned(), value?)))
     .collect()
 }
+
+/// The refinement, round by round.
+fn rounds(report: &RefineReport) -> Curve {
+    let column = |name: &str, of: fn(&RefineIteration) -> f64| {
+        (name.to_owned(), report.iterations.iter().map(of).collect::<Vec<f64>>())
+    };
+    Curve {
+        name: "refinement".to_owned(),
+        title: "error of held-out groups in units of their noise, before and after each round of the refinement"
+            .to_owned(),
+        axis: ("round".to_owned(), String::new()),
+        x: (0..report.iterations.len()).map(|i| i as f64).collect(),
+        columns: vec![column("before", |i| i.error[0]), column("after", |i| i.error[1])],
+        step: Step::Shifts,
+    }
+}
+
 /// The last part of the search, step by step.
 fn convergence(fit: &AberrationFit) -> Curve {
     Curve {

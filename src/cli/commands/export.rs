@@ -221,6 +221,10 @@ fn of_fit(fit: &AberrationFit) -> Vec<(String, f64)> {
         ("fit_coherence".to_owned(), fit.coherence),
         ("fit_significance".to_owned(), fit.significance),
     ];
+    if let Some(trial) = fit.kernel_trial {
+        found.push(("fit_kernel_lead".to_owned(), trial.lead));
+        found.push(("fit_by_displacements".to_owned(), f64::from(u8::from(trial.by_displacements))));
+    }
     let angstrom = fit.c10_angstrom.zip(fit.c12_angstrom);
     if let Some((c10, [c12a, c12b])) = angstrom {
         found.extend(

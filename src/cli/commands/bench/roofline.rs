@@ -5,7 +5,7 @@
 //! - bytes: the source is read once; in documented mode bigFT and the correlations are written once, and once more to
 //!   the HDF5 file when it is wanted. The stack is not counted: with enough memory nobody would have to write it.
 //! - flops: `5 N log2 N` for a complex transform of `N` samples, of which one serves two images. Every image of the crop
-//!   is transformed there and back; the fit, the refinement and the Fourier merge each transform every image of the disk
+//!   is transformed there and back; the fit and the Fourier merge each transform every image of the disk
 //!   once more, and the merge transforms two half-sets on the finer grid. Nothing else is counted.
 
 use serde::Serialize;
@@ -21,7 +21,7 @@ pub(super) struct Work {
     /// Detector pixels of the crop, and those inside the disk.
     pub(super) crop: f64,
     pub(super) disk: f64,
-    /// Passes over the disk's images: fit, refinement, merge.
+    /// Passes over the disk's images: fit and merge.
     pub(super) passes: f64,
     /// Whether half-sets are put together by transforms.
     pub(super) fourier: bool,

@@ -12,7 +12,7 @@ use crate::cli::commands::bench::stages::{Recorder, Stage};
 use crate::cli::commands::export;
 use crate::cli::progress::Bars;
 use crate::cli::report::Talk;
-use crate::config::{Config, Merge, Mode, Refine};
+use crate::config::{Config, Merge, Mode};
 use crate::error::{Error, Result};
 use crate::machine::{MachineRates, StepRates};
 use crate::pipeline::GraphReport;
@@ -136,12 +136,11 @@ impl Outcome {
         let hdf5 = if self.config.export.hdf5 && cfg!(feature = "hdf5") { 24.0 } else { 0.0 };
         let parametric = self.config.is_parametric();
         let fourier = self.config.merge() == Merge::Fourier;
-        let refined = parametric && self.config.align.refine == Refine::Auto;
         Work {
             positions: self.shape.0.len() as f64,
             crop: self.crop.len() as f64,
             disk: self.disk_pixels,
-            passes: f64::from(u8::from(parametric) + u8::from(refined) + u8::from(fourier)),
+            passes: f64::from(u8::from(parametric) + u8::from(fourier)),
             fourier,
             upscale: upscale as f64,
             source: self.source_bytes(),
@@ -190,8 +189,7 @@ impl Outcome {
         }
         set(|s| &mut s.fit, streaming("fit"), disk);
         set(|s| &mut s.search, rest("fit"), 1.0);
-        set(|s| &mut s.refine, streaming("refine"), disk);
-        set(|s| &mut s.refine_fixed, rest("refine"), 1.0);
+        set(|s| &mut s.refine_fixed, seconds("refine"), 1.0);
         set(|s| &mut s.merge, seconds("merge"), disk);
         let deposited = self.stage("reconstruct").map_or(0.0, |stage| stage.bytes as f64 / self.shape.2.size() as f64);
         set(|s| &mut s.deposit, seconds("reconstruct"), deposited);
