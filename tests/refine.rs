@@ -317,6 +317,11 @@ fn pixels_that_are_displaced_for_themselves_are_moved_back_where_the_dose_shows_
         println!("{counts_each} counts, pixel by pixel: {before:.4} -> {:.4}, {report:?}", error(&maps));
         assert!(before > 0.14 && error(&maps) <= gain * before, "{before} {}", error(&maps));
         assert_eq!(report.pixels.is_some_and(|p| p.taken), counts_each > 1.0);
+        // What is published is what is left.
+        if counts_each > 1.0 {
+            assert!(report.rms_residual.unwrap() < 0.02, "{report:?}");
+            assert!(scan.published("residual_y").iter().filter(|v| v.is_finite()).all(|v| v.abs() < 0.1));
+        }
     }
 }
 

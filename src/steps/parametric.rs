@@ -26,6 +26,7 @@ use crate::kernel::crosspower::residual::{Higher, Optics};
 use crate::kernel::crosspower::{HalfSets, Model};
 use crate::memory::Charge;
 use crate::steps::context::RunContext;
+use crate::steps::refine;
 use crate::steps::selection::usable_pixels;
 use crate::steps::stack::Stack;
 use crate::steps::step1_detect::BrightDisk;
@@ -268,8 +269,8 @@ fn spectra_for(pixels: usize) -> usize {
     (MOST_PRODUCTS / (4 * pixels.max(1))).clamp(FEWEST_SPECTRA, MOST_FREQUENCIES)
 }
 
-/// Memory in bytes that a fit takes for its spectra: gathered, sorted by colours, and binned; or, before that, for those
-/// that say which frequencies are strong.
+/// Memory in bytes that fit and refinement take: spectra gathered, sorted by colours, and binned; or, before that, those that
+/// say which frequencies are strong; or, after it, what the refinement adds to those that are kept.
 pub fn fit_bytes(disk: &BrightDisk, scan: ScanShape) -> u64 {
     let radius = USED_RADIUS * disk.radius;
     let pixels = (std::f64::consts::PI * radius * radius).min(disk.crop.shape().len() as f64).ceil() as usize;
@@ -277,7 +278,7 @@ pub fn fit_bytes(disk: &BrightDisk, scan: ScanShape) -> u64 {
     let kept = 3 * size_of::<Complex<f32>>() * pixels * count;
     let probed = samples::PROBED_AT_ONCE * scan.len() / 2 * size_of::<f64>();
     // Frequencies, their order and strength.
-    (kept.max(probed) + 20 * scan.len()) as u64
+    (kept.max(probed).max(kept / 3 * 2 + refine::bytes(pixels)) + 20 * scan.len()) as u64
 }
 
 /// Crop indices of the usable detector pixels inside the disk, in order.

@@ -26,6 +26,7 @@ mod regress;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use num_complex::Complex64;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +34,7 @@ use crate::axes::{Image, Plane};
 use crate::cache::{Extra, Step};
 use crate::error::Result;
 use crate::kernel::crosspower::HalfSets;
-use crate::kernel::crosspower::joint::groups;
+use crate::kernel::crosspower::joint::{MOST_FILTERS, groups};
 use crate::kernel::crosspower::residual::{self, Normal, Optics, Residuals, SPEEDS, Solution};
 use crate::steps::context::RunContext;
 use crate::steps::parametric::FitSpectra;
@@ -181,8 +182,7 @@ pub fn refine(
     let none = [(ctx.scan.rows / 2) as f64, (ctx.scan.cols / 2) as f64];
     let shift = |p: &usize| [y[[p / cols, p % cols]] - none[0], x[[p / cols, p % cols]] - none[1]];
     let displacements = pixels.iter().map(shift).collect();
-    let bytes = (PIECES * places.len() * size_of::<[Normal; SPEEDS]>()) as u64;
-    let _charge = ctx.budget.charge(bytes, "the normal equations of the refinement")?;
+    let _charge = ctx.budget.charge(bytes(places.len()) as u64, "the normal equations of the refinement")?;
     ctx.progress.begin("refine", groups.len() as u64);
     let good = good_pixels(sets, &groups, places.len());
     let left_out = good.iter().filter(|good| !**good).count();
@@ -224,6 +224,13 @@ pub fn refine(
     ctx.progress.note(&format!("refinement: {}", report.outcome));
     run.publish(y.dim())?;
     Ok(report)
+}
+
+/// Memory in bytes beside the spectra, for so many detector pixels: normal equations and filters of each piece, and their
+/// sums.
+pub(super) fn bytes(pixels: usize) -> usize {
+    let filters = MOST_FILTERS * size_of::<Complex64>();
+    pixels * (PIECES * (size_of::<[Normal; SPEEDS]>() + filters) + 2 * size_of::<[Normal; SPEEDS]>())
 }
 
 /// Pixels with counts and a power that the object can have.
@@ -568,7 +575,14 @@ impl Run<'_> {
         report.pixels = Some(trial);
         if trial.taken {
             report.changed = true;
-            self.single = Some(each.iter().map(|r| (r.pixel, r.shortened(trial.spread))).collect());
+            let single: BTreeMap<usize, [f64; 2]> = each.iter().map(|r| (r.pixel, r.shortened(trial.spread))).collect();
+            for (members, left) in self.residuals.iter_mut().flatten() {
+                let [dy, dx] = single.get(&self.pixels[members[0]]).copied().unwrap_or_default();
+                *left = [left[0] - dy, left[1] - dx];
+            }
+            let left: Vec<_> = self.residuals.iter().flatten().map(|(_, left)| *left).collect();
+            report.rms_residual = Some(robust_rms(&left));
+            self.single = Some(single.into_iter().collect());
         }
     }
 

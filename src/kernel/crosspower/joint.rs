@@ -34,7 +34,7 @@ pub const MOST_FOLDED: usize = 9;
 const REACH: i32 = 2;
 
 /// … and the most filters that are taken together: both side bands of each.
-pub(super) const MOST_FILTERS: usize = 2 * MOST_FOLDED;
+pub const MOST_FILTERS: usize = 2 * MOST_FOLDED;
 
 pub(super) type Vector = [Complex64; MOST_FILTERS];
 pub(super) type Square = [Vector; MOST_FILTERS];
