@@ -66,6 +66,8 @@ const RINGS: [f64; 3] = [0.45, 0.6, 0.8];
 const RING_ITERATIONS: usize = 3;
 /// Numbers that a measurement goes through, at most: what is found must not depend on the budget.
 const MOST_PRODUCTS: usize = 3 << 20;
+/// Steps of single pixels.
+const PIXEL_ROUNDS: usize = 3;
 /// Pieces of one measurement: a fixed number, so that sums do not depend on the number of threads.
 const PIECES: usize = 8;
 /// An image whose power lies elsewhere, as part of the median, is not one of the object: nothing is left of a dead pixel but
@@ -367,7 +369,7 @@ impl Run<'_> {
                 continue;
             }
             if bin == 1 {
-                self.pixel_by_pixel(&level, &mut report);
+                self.pixel_by_pixel(&level, &mut report)?;
                 break;
             }
             // Half the bin has twice the noise; it must still be better than what there is to explain.
@@ -554,36 +556,34 @@ impl Run<'_> {
     }
 
     /// Moves each pixel by its own displacement where slow and fast frequencies agree on them.
-    fn pixel_by_pixel(&mut self, level: &Level, report: &mut RefineReport) {
-        let common = fit(&level.residuals(0), &[]).unwrap_or_default();
-        let each: Vec<PixelResidual> = level
-            .groups
-            .iter()
-            .filter_map(|group| {
-                let [all, slow, fast] = group.found;
-                let apart = |f: Solution| {
-                    let p = common.predict(group.place);
-                    PixelResidual::band([f.shift[0] - p[0], f.shift[1] - p[1]], f.covariance)
-                };
-                Some(PixelResidual {
-                    pixel: self.pixels[group.members[0]],
-                    bands: [apart(all?), apart(slow?), apart(fast?)],
-                })
-            })
-            .collect();
-        let Some(trial) = pixels::judge(&each) else { return };
+    fn pixel_by_pixel(&mut self, level: &Level, report: &mut RefineReport) -> Result<()> {
+        let mut each = pixel_residuals(level);
+        let Some(trial) = pixels::judge(&each) else { return Ok(()) };
         report.pixels = Some(trial);
-        if trial.taken {
-            report.changed = true;
-            let single: BTreeMap<usize, [f64; 2]> = each.iter().map(|r| (r.pixel, r.shortened(trial.spread))).collect();
-            for (members, left) in self.residuals.iter_mut().flatten() {
-                let [dy, dx] = single.get(&self.pixels[members[0]]).copied().unwrap_or_default();
-                *left = [left[0] - dy, left[1] - dx];
-            }
-            let left: Vec<_> = self.residuals.iter().flatten().map(|(_, left)| *left).collect();
-            report.rms_residual = Some(robust_rms(&left));
-            self.single = Some(single.into_iter().collect());
+        if !trial.taken {
+            return Ok(());
         }
+        report.changed = true;
+        let smooth = self.displacements.clone();
+        // One step is right to first order only.
+        for _ in 0..PIXEL_ROUNDS {
+            for r in &each {
+                let (own, from) = (r.shortened(trial.spread), smooth[r.pixel]);
+                self.displacements[r.pixel] = [from[0] + own[0], from[1] + own[1]];
+            }
+            let level = self.level(&self.measure(1.0)?, 1);
+            each = pixel_residuals(&level);
+            for r in &mut each {
+                let (now, from) = (self.displacements[r.pixel], smooth[r.pixel]);
+                r.add([now[0] - from[0], now[1] - from[1]]);
+            }
+            let left = left_by(&level, &fit(&level.residuals(0), &[]).unwrap_or_default());
+            report.rms_residual = Some(robust_rms(&left.iter().map(|(_, r)| *r).collect::<Vec<_>>()));
+            self.residuals = Some(left);
+        }
+        let own = self.displacements.iter().zip(&smooth).map(|(d, s)| [d[0] - s[0], d[1] - s[1]]);
+        self.single = Some(self.pixels.iter().copied().zip(own).collect());
+        Ok(())
     }
 
     fn publish(&self, shape: (usize, usize)) -> Result<()> {
@@ -627,6 +627,20 @@ impl std::fmt::Display for RefineIteration {
             bin = self.bin,
         )
     }
+}
+
+/// What single pixels say, without what is common to all.
+fn pixel_residuals(level: &Level) -> Vec<PixelResidual> {
+    let common = fit(&level.residuals(0), &[]).unwrap_or_default();
+    let each = level.groups.iter().filter_map(|group| {
+        let [all, slow, fast] = group.found;
+        let apart = |f: Solution| {
+            let p = common.predict(group.place);
+            PixelResidual::band([f.shift[0] - p[0], f.shift[1] - p[1]], f.covariance)
+        };
+        Some(PixelResidual { pixel: group.members[0], bands: [apart(all?), apart(slow?), apart(fast?)] })
+    });
+    each.collect()
 }
 
 /// What a field leaves of a level's residuals, with the pixels that they belong to.

@@ -27,7 +27,7 @@ pub(super) struct Band {
 /// What one pixel says: with all frequencies, slow ones, fast ones.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct PixelResidual {
-    /// Crop index.
+    /// Place in the list of pixels.
     pub(super) pixel: usize,
     pub(super) bands: [Band; 3],
 }
@@ -35,6 +35,13 @@ pub(super) struct PixelResidual {
 impl PixelResidual {
     pub(super) fn band(shift: [f64; 2], covariance: [f64; 3]) -> Band {
         Band { shift, covariance }
+    }
+
+    /// Counts all displacements from elsewhere.
+    pub(super) fn add(&mut self, d: [f64; 2]) {
+        for band in &mut self.bands {
+            band.shift = [band.shift[0] + d[0], band.shift[1] + d[1]];
+        }
     }
 
     /// The displacement that is to be expected, for displacements of this spread: that which was measured, times its part that is

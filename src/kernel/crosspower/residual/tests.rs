@@ -76,18 +76,34 @@ proptest! {
     #[test]
     fn one_displaced_image_is_found_for_any_fraction_of_a_pixel(
         c1 in 0.1..0.4f64, c2a in -0.05..0.05f64, theta in -3.0..3.0f64, transposed in any::<bool>(),
-        row in -0.06..0.06f64, col in -0.06..0.06f64, gain in 0.8..1.2f64, which in 0usize..100,
+        row in -0.5..0.5f64, col in -0.5..0.5f64, gain in 0.8..1.2f64, which in 0usize..100,
     ) {
         let model = Model { parameters: [c1, c2a, 0.02, theta], transposed };
         let moved = |pixel: usize| if pixel == which { [row, col] } else { [0.0; 2] };
         let strong = |pixel: usize| if pixel == which { gain } else { 1.0 };
         let sets = planted(&model, moved, strong);
-        let found = solve_all(&sets, &optics(model), &model);
-        prop_assert!(found.iter().flatten().count() > 60);
-        // The others are predicted with the displaced one among them.
-        if let Some(found) = found[which].filter(|f| f.covariance[0].max(f.covariance[2]) < 1e-3) {
-            let off = (found.shift[0] - row).hypot(found.shift[1] - col);
-            prop_assert!(off < 0.01, "{found:?} {row} {col}");
+        let (optics, places) = (optics(model), places(&sets));
+        let mut displacements: Vec<[f64; 2]> = places.iter().map(|k| model.displacement(*k)).collect();
+        let mut total = [0.0; 2];
+        let mut last = None;
+        // Slow frequencies first: they see far. The others are predicted with the displaced image among them.
+        for fastest in [2, 3, 4, SPEEDS, SPEEDS, SPEEDS, SPEEDS, SPEEDS] {
+            let used = vec![true; places.len()];
+            let normals = Residuals::new(&sets, &optics, &displacements, &used).normals(&groups(&sets));
+            let mut sum = Normal::default();
+            for class in &normals[which][..fastest] {
+                sum.add(class);
+            }
+            let Some(found) = sum.solve() else { continue };
+            let step = found.shift.map(|s| s.clamp(-0.2, 0.2));
+            total = [total[0] + step[0], total[1] + step[1]];
+            let from = &mut displacements[which];
+            *from = [from[0] + step[0], from[1] + step[1]];
+            last = Some(found);
+        }
+        if let Some(found) = last.filter(|f| f.covariance[0].max(f.covariance[2]) < 1e-4) {
+            let off = (total[0] - row).hypot(total[1] - col);
+            prop_assert!(off < 0.01, "{found:?} {total:?} {row} {col}");
             prop_assert!((found.gain - (gain - 1.0)).abs() < 0.12, "{found:?} {gain}");
         }
     }
