@@ -9,6 +9,7 @@ mod climb;
 mod describe;
 mod kernels;
 mod orders;
+mod outcome;
 mod polish;
 mod samples;
 mod search;

@@ -20,27 +20,27 @@
 //! Otherwise the maps stay as they are, to the last bit. Without a calibration nothing is refined. Everything runs from the
 //! spectra that the fit has used; no shifted stack is made.
 
+mod measure;
 mod pixels;
 mod regress;
+mod report;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-
-use num_complex::Complex64;
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::axes::{Image, Plane};
 use crate::cache::{Extra, Step};
 use crate::error::Result;
 use crate::kernel::crosspower::HalfSets;
-use crate::kernel::crosspower::joint::{MOST_FILTERS, groups};
-use crate::kernel::crosspower::residual::{self, Normal, Optics, Residuals, SPEEDS, Solution};
+use crate::kernel::crosspower::joint::groups;
+use crate::kernel::crosspower::residual::{self, Optics, Residuals};
 use crate::steps::context::RunContext;
 use crate::steps::parametric::FitSpectra;
 use crate::steps::step1_detect::BrightDisk;
-use pixels::PixelResidual;
-use regress::{Field, ORDERS, Residual, fit, outliers, validate};
+pub(super) use measure::bytes;
+use measure::{Level, Measured, good_pixels, left_by, pixel_residuals, robust_rms};
+use regress::{Field, ORDERS, fit, outliers, validate};
+pub use report::{OrderTrial, PixelTrial, RefineIteration, RefineReport};
 
 /// Fewer spectra, or groups, say nothing.
 const LEAST_SPECTRA: usize = 40;
@@ -57,8 +57,6 @@ const LEAST_CORRECTION: f64 = 0.01;
 /// A change below this (RMS, scan pixels) ends the iteration.
 const SMALL_CHANGE: f64 = 5e-4;
 const MOST_ITERATIONS: usize = 14;
-/// Two corrections in a row of which the second is this part of the first, at least and at most, are continued as a series.
-const SERIES: Range<f64> = 0.15..0.9;
 /// Residuals beyond this (RMS, scan pixels) are not measured in one step.
 const FAR: f64 = 0.12;
 /// Parts of the disk's radius that are then looked at one after the other, and steps in each.
@@ -68,87 +66,6 @@ const RING_ITERATIONS: usize = 3;
 const MOST_PRODUCTS: usize = 3 << 20;
 /// Steps of single pixels.
 const PIXEL_ROUNDS: usize = 3;
-/// Pieces of one measurement: a fixed number, so that sums do not depend on the number of threads.
-const PIECES: usize = 8;
-/// An image whose power lies elsewhere, as part of the median, is not one of the object: nothing is left of a dead pixel but
-/// rounding.
-const POWERS: Range<f64> = 0.01..4.0;
-/// A group that is weaker or stronger than predicted by more is not one of the object either.
-const GAINS: Range<f64> = -0.5..1.0;
-
-/// What the refinement did.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct RefineReport {
-    /// Why it ended, in words.
-    pub outcome: String,
-    /// Whether the maps were changed.
-    pub changed: bool,
-    /// RMS of the whole change over the used detector pixels, in scan pixels.
-    pub rms_change: f64,
-    /// RMS of the groups' residual displacements from the final maps, without outliers, in scan pixels.
-    pub rms_residual: Option<f64>,
-    /// Spectra in use; each of them serves all frequencies that the scan folds there.
-    pub frequencies: usize,
-    /// Detector pixels that were left out: without counts, or with a power that the object cannot have.
-    pub pixels_left_out: usize,
-    /// One after another.
-    pub iterations: Vec<RefineIteration>,
-    /// What single pixels could explain beyond smooth fields, where it was asked.
-    #[serde(default)]
-    pub pixels: Option<PixelTrial>,
-}
-
-/// What corrections of single detector pixels could explain.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct PixelTrial {
-    /// Standard deviation in scan pixels (one component) of displacements that slow and fast frequencies agree on.
-    pub spread: f64,
-    /// The same over its standard error.
-    pub significance: f64,
-    /// Spreads of what slow and of what fast frequencies say alone, without noise.
-    pub each: [f64; 2],
-    /// Whether each pixel was moved by its own displacement, shortened by what noise has to do with it.
-    pub taken: bool,
-}
-
-/// One iteration.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RefineIteration {
-    /// Detector pixels along the side of a group.
-    pub bin: usize,
-    /// Part of the disk's radius that was looked at.
-    #[serde(default)]
-    pub reach: f64,
-    /// Groups that were measured.
-    pub groups: usize,
-    /// Groups that could not be measured, and those that the fit took for outliers.
-    pub rejected: [usize; 2],
-    /// Median precision of a group from noise, in scan pixels (standard deviation of one component).
-    pub precision: f64,
-    /// Median height of the groups' correlations over its noise.
-    pub significance: f64,
-    /// Mean squared error of held-out groups in units of their noise, before the correction and with it.
-    pub error: [f64; 2],
-    /// The orders that were tried and how each one stood.
-    pub orders: Vec<OrderTrial>,
-    /// RMS of the correction over the used detector pixels, in scan pixels.
-    pub rms_change: f64,
-}
-
-/// What one order of aberrations could explain.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OrderTrial {
-    /// 1: defocus, astigmatism and rotation; 2: coma and threefold astigmatism; ….
-    pub order: u8,
-    /// Fall of the held-out groups' error in standard deviations.
-    pub significance: f64,
-    /// RMS of this order's correction in scan pixels.
-    pub rms: f64,
-    /// Half of the difference between what slow and fast frequencies say, RMS in scan pixels.
-    pub disagreement: f64,
-    /// Whether it was taken.
-    pub taken: bool,
-}
 
 /// Refines absolute shift maps (`y`, `x`: `[crop row, crop col]`, no shift is half of the scan) by the spectra of the fit.
 /// Publishes `residual_y` and `residual_x` when something was measured.
@@ -228,30 +145,6 @@ pub fn refine(
     Ok(report)
 }
 
-/// Memory in bytes beside the spectra, for so many detector pixels: normal equations and filters of each piece, and their
-/// sums.
-pub(super) fn bytes(pixels: usize) -> usize {
-    let filters = MOST_FILTERS * size_of::<Complex64>();
-    pixels * (PIECES * (size_of::<[Normal; SPEEDS]>() + filters) + 2 * size_of::<[Normal; SPEEDS]>())
-}
-
-/// Pixels with counts and a power that the object can have.
-fn good_pixels(sets: &HalfSets, groups: &[Range<usize>], count: usize) -> Vec<bool> {
-    let mut powers = Vec::with_capacity(count);
-    for half in sets.halves.iter() {
-        let mut sums = vec![0.0f64; half.pixels];
-        for group in groups {
-            let [re, im] = half.spectrum(sets.spectrum_of[group.start]);
-            sums.iter_mut().zip(re.iter().zip(im)).for_each(|(s, (a, b))| *s += f64::from(a * a + b * b));
-        }
-        powers.extend(sums);
-    }
-    let mut sorted: Vec<f64> = powers.iter().copied().filter(|p| *p > 0.0).collect();
-    sorted.sort_unstable_by(f64::total_cmp);
-    let middle = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
-    powers.into_iter().map(|p| p > 0.0 && POWERS.contains(&(p / middle))).collect()
-}
-
 /// The state of the iteration.
 struct Run<'a> {
     ctx: &'a RunContext<'a>,
@@ -273,59 +166,6 @@ struct Run<'a> {
     single: Option<Vec<(usize, [f64; 2])>>,
     /// What the last measurement leaves.
     residuals: Option<Vec<(Vec<usize>, [f64; 2])>>,
-}
-
-/// A group of neighbouring detector pixels.
-struct Group {
-    /// Places in the list of pixels.
-    members: Vec<usize>,
-    /// Mean place on the scan's axes in disk radii.
-    place: [f64; 2],
-    /// Colour of the checkerboard.
-    colour: usize,
-    /// From all frequencies, from slow ones, from fast ones.
-    found: [Option<Solution>; 3],
-}
-
-/// Normal equations of all pixels: of all frequencies, of slow ones, of fast ones.
-struct Measured {
-    normals: Vec<[Normal; 3]>,
-    reach: f64,
-}
-
-/// A measurement cut into groups of one size.
-struct Level {
-    groups: Vec<Group>,
-    bin: usize,
-    reach: f64,
-}
-
-impl Level {
-    /// The residuals of one band of frequencies (0 all, 1 slow, 2 fast), with the weights of all.
-    fn residuals(&self, band: usize) -> Vec<Residual> {
-        let each = self.groups.iter().filter_map(|group| Some((group, group.found[0]?, group.found[band]?)));
-        each.map(|(group, all, found)| Residual {
-            place: group.place,
-            shift: found.shift,
-            weight: inverse(all.covariance),
-            colour: group.colour,
-        })
-        .collect()
-    }
-
-    fn found(&self) -> impl Iterator<Item = &Solution> {
-        self.groups.iter().filter_map(|group| group.found[0].as_ref())
-    }
-
-    fn median(&self, of: impl Fn(&Solution) -> f64) -> f64 {
-        let mut all: Vec<f64> = self.found().map(of).collect();
-        all.sort_unstable_by(f64::total_cmp);
-        all.get(all.len() / 2).copied().unwrap_or(0.0)
-    }
-
-    fn spread(&self) -> f64 {
-        robust_rms(&self.found().map(|f| f.shift).collect::<Vec<_>>())
-    }
 }
 
 impl Run<'_> {
@@ -429,61 +269,15 @@ impl Run<'_> {
             .map(|(k, good)| *good && k[0].hypot(k[1]) <= reach * self.optics.radius)
             .collect();
         let residuals = Residuals::new(self.sets, self.optics, &self.displacements, &used);
-        let piece = self.groups.len().div_ceil(PIECES);
-        let parts: Vec<Vec<[Normal; SPEEDS]>> = self.ctx.workers.install(|| {
-            let one = |groups: &[Range<usize>]| {
-                let normals = residuals.normals(groups);
-                self.ctx.progress.advance(groups.len() as u64);
-                normals
-            };
-            self.groups.par_chunks(piece).map(one).collect()
-        });
-        let mut classes = vec![[Normal::default(); SPEEDS]; self.places.len()];
-        for part in &parts {
-            for (sum, part) in classes.iter_mut().zip(part) {
-                sum.iter_mut().zip(part).for_each(|(sum, part)| sum.add(part));
-            }
-        }
-        // Slow frequencies are those that have half of what is known about displacements.
-        let known: Vec<f64> = (0..SPEEDS).map(|s| classes.iter().map(|c| c[s].information()).sum::<f64>()).collect();
-        let half = known.iter().sum::<f64>() / 2.0;
-        let upto = |s: usize| known[..s].iter().sum::<f64>();
-        let cut = (1..SPEEDS).min_by(|a, b| (upto(*a) - half).abs().total_cmp(&(upto(*b) - half).abs())).unwrap_or(1);
-        let normals = classes
-            .iter()
-            .map(|classes| {
-                let mut bands = [Normal::default(); 3];
-                for (s, class) in classes.iter().enumerate() {
-                    bands[0].add(class);
-                    bands[if s < cut { 1 } else { 2 }].add(class);
-                }
-                bands
-            })
-            .collect();
-        Ok(Measured { normals, reach })
+        Ok(Measured::new(self.ctx, &residuals, (&self.groups, self.places.len()), reach))
     }
 
-    /// Bins of `bin` × `bin` detector pixels, in order of row and column.
     fn level(&self, measured: &Measured, bin: usize) -> Level {
-        let cols = self.disk.crop.shape().cols;
-        let mut bins: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
-        for (index, pixel) in self.pixels.iter().enumerate() {
-            if measured.normals[index][0] != Normal::default() {
-                bins.entry((pixel / cols / bin, pixel % cols / bin)).or_default().push(index);
-            }
-        }
-        let group = |((row, col), members): ((usize, usize), Vec<usize>)| {
-            let mean = |a: usize| members.iter().map(|&i| self.places[i][a]).sum::<f64>() / members.len() as f64;
-            let found = [0, 1, 2].map(|band| {
-                let mut sum = Normal::default();
-                for &i in &members {
-                    sum.add(&measured.normals[i][band]);
-                }
-                sum.solve().filter(|f| GAINS.contains(&f.gain))
-            });
-            Group { place: self.on_scan([mean(0), mean(1)]), colour: (row + col) % 2, members, found }
+        let mean = |members: &[usize], a: usize| {
+            members.iter().map(|&i| self.places[i][a]).sum::<f64>() / members.len() as f64
         };
-        Level { groups: bins.into_iter().map(group).collect(), bin, reach: measured.reach }
+        let place = |members: &[usize]| self.on_scan([mean(members, 0), mean(members, 1)]);
+        Level::new(measured, bin, (&self.pixels, self.disk.crop.shape().cols), place)
     }
 
     /// Takes what a level justifies. Returns also the RMS of what it leaves.
@@ -522,7 +316,7 @@ impl Run<'_> {
         let spread = robust_rms(&left.iter().map(|(_, r)| *r).collect::<Vec<_>>());
         self.residuals = Some(left);
         if !taken.is_empty() {
-            let field = self.continued(field, &places);
+            let field = field.continued(&mut self.last, &places);
             for (d, k) in self.displacements.iter_mut().zip(&places) {
                 let [row, col] = field.at(*k);
                 *d = [d[0] + row, d[1] + col];
@@ -542,17 +336,6 @@ impl Run<'_> {
             rms_change,
         };
         (iteration, spread)
-    }
-
-    /// A smooth correction is found in part only, because the images that predict are displaced as well: what is left after
-    /// it is a fixed part of it, and again. Two corrections in a row tell the sum of the series (Aitken 1926).
-    fn continued(&mut self, field: Field, places: &[[f64; 2]]) -> Field {
-        let part = self.last.take().and_then(|last| field.part_of(&last, places)).filter(|part| SERIES.contains(part));
-        if let Some(part) = part {
-            return field.times(1.0 / (1.0 - part));
-        }
-        self.last = Some(field.clone());
-        field
     }
 
     /// Moves each pixel by its own displacement where slow and fast frequencies agree on them.
@@ -612,63 +395,8 @@ impl Run<'_> {
     }
 }
 
-impl std::fmt::Display for RefineIteration {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "refinement: {} groups of {bin}×{bin} pixels, {} + {} rejected, precision {:.4}, error of held-out groups {:.2} → {:.2}, change {:.4} scan pixels",
-            self.groups,
-            self.rejected[0],
-            self.rejected[1],
-            self.precision,
-            self.error[0],
-            self.error[1],
-            self.rms_change,
-            bin = self.bin,
-        )
-    }
-}
-
-/// What single pixels say, without what is common to all.
-fn pixel_residuals(level: &Level) -> Vec<PixelResidual> {
-    let common = fit(&level.residuals(0), &[]).unwrap_or_default();
-    let each = level.groups.iter().filter_map(|group| {
-        let [all, slow, fast] = group.found;
-        let apart = |f: Solution| {
-            let p = common.predict(group.place);
-            PixelResidual::band([f.shift[0] - p[0], f.shift[1] - p[1]], f.covariance)
-        };
-        Some(PixelResidual { pixel: group.members[0], bands: [apart(all?), apart(slow?), apart(fast?)] })
-    });
-    each.collect()
-}
-
-/// What a field leaves of a level's residuals, with the pixels that they belong to.
-fn left_by(level: &Level, field: &Field) -> Vec<(Vec<usize>, [f64; 2])> {
-    let each = level.groups.iter().filter_map(|group| Some((group, group.found[0]?)));
-    each.map(|(group, found)| {
-        let p = field.predict(group.place);
-        (group.members.clone(), [found.shift[0] - p[0], found.shift[1] - p[1]])
-    })
-    .collect()
-}
-
-/// Inverse of a symmetric matrix: row row, row col, col col.
-fn inverse([a, b, d]: [f64; 3]) -> [f64; 3] {
-    let det = a * d - b * b;
-    if det > 0.0 { [d / det, -b / det, a / det] } else { [0.0; 3] }
-}
-
 fn rms(values: &[[f64; 2]]) -> f64 {
     let n = values.len().max(1) as f64;
     let mean = [0, 1].map(|a| values.iter().map(|v| v[a]).sum::<f64>() / n);
     (values.iter().map(|v| (v[0] - mean[0]).powi(2) + (v[1] - mean[1]).powi(2)).sum::<f64>() / n).sqrt()
-}
-
-/// RMS length of two-dimensional residuals from their median: a normal distribution's squared lengths have the median
-/// `2 ln 2` and the mean 2 variances.
-fn robust_rms(values: &[[f64; 2]]) -> f64 {
-    let mut squares: Vec<f64> = values.iter().map(|v| v[0] * v[0] + v[1] * v[1]).collect();
-    squares.sort_unstable_by(f64::total_cmp);
-    (squares.get(squares.len() / 2).copied().unwrap_or(0.0) / std::f64::consts::LN_2).sqrt()
 }

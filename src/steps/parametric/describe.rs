@@ -8,7 +8,7 @@ use crate::kernel::aberrations::Aberrations;
 use crate::kernel::crosspower::{HalfSets, Kernel, Model};
 use crate::steps::context::RunContext;
 use crate::steps::parametric::orders::higher_orders;
-use crate::steps::parametric::search::{Outcome, Rival};
+use crate::steps::parametric::outcome::{Outcome, Rival};
 use crate::steps::parametric::{AberrationFit, Sampling};
 use crate::steps::step1_detect::BrightDisk;
 

@@ -7,14 +7,13 @@ use crate::kernel::crosspower::{HalfSets, Kernel, Model, Objective, objective, o
 use crate::steps::context::RunContext;
 use crate::steps::parametric::climb::climb;
 use crate::steps::parametric::kernels::ByDisplacements;
+use crate::steps::parametric::outcome::{Null, Outcome, Rival, SIGNIFICANT, closest, outcome};
 use crate::steps::parametric::polish::{Found, Polished, polish};
 use crate::steps::parametric::{GRID_LIMIT, KernelTrial, pixels_per_frequency, side_bands};
 use crate::steps::step1_detect::BrightDisk;
 
 /// Frequencies of one parallel piece: fixed, so that sums do not depend on the number of threads.
 const PIECE: usize = 64;
-/// The best fit must stand this many robust standard deviations above wrong ones.
-const SIGNIFICANT: f64 = 8.0;
 /// Points of each grid from which the search goes on.
 const CANDIDATES: usize = 6;
 /// How many maxima are looked at with all detector pixels, and the share of the best one's objective that they need.
@@ -42,9 +41,6 @@ const OCTAVE: f64 = 8.0;
 pub(super) const DISPLACED: f64 = 1.5;
 /// Models whose displacements at the disk's edge differ by less than this many scan pixels are the same.
 const SAME: f64 = 0.5;
-/// A rival is worse when its share of the frequencies' objective is lower by so many standard errors.
-const CLEARLY_WORSE: f64 = 4.0;
-
 /// The search for the model that explains the images best.
 pub(super) struct Fit<'a> {
     pub(super) ctx: &'a RunContext<'a>,
@@ -55,53 +51,6 @@ pub(super) struct Fit<'a> {
     pub(super) coarse: &'a HalfSets,
     /// Binned detector pixels at all frequencies: for small displacements, which slow frequencies do not feel.
     pub(super) wide: &'a HalfSets,
-}
-
-/// Another model that explains the data nearly as well.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rival {
-    pub(super) model: Model,
-    /// By how many standard errors it is worse.
-    pub(super) distance: f64,
-}
-
-/// What the search found.
-pub(super) struct Outcome {
-    pub(super) best: Found,
-    pub(super) kernel: Kernel,
-    /// Both kernels compared, where there is a choice.
-    pub(super) trial: Option<KernelTrial>,
-    pub(super) significance: f64,
-    /// The best of the models elsewhere, if it is not clearly worse.
-    pub(super) rival: Option<Rival>,
-    /// Standard deviations of the best model's parameters.
-    pub(super) deviations: Option<[f64; 4]>,
-    /// The coherence after each step of the last part.
-    pub(super) convergence: Vec<f64>,
-}
-
-/// The objective of wrong models: what the best one has to stand out from.
-pub(super) struct Null {
-    median: f64,
-    /// Robust standard deviation.
-    spread: f64,
-}
-
-impl Null {
-    pub(super) fn new(values: &[f64]) -> Self {
-        let median = |mut v: Vec<f64>| {
-            v.sort_unstable_by(f64::total_cmp);
-            v.get(v.len() / 2).copied().unwrap_or(0.0)
-        };
-        let middle = median(values.to_vec());
-        // 1.4826: a normal distribution's standard deviation over its median absolute deviation.
-        let spread = 1.4826 * median(values.iter().map(|v| (v - middle).abs()).collect());
-        Self { median: middle, spread }
-    }
-
-    pub(super) fn significance(&self, value: f64) -> f64 {
-        if self.spread > 0.0 { (value - self.median) / self.spread } else { 0.0 }
-    }
 }
 
 impl Fit<'_> {
@@ -386,28 +335,6 @@ impl Fit<'_> {
         let value = summit.values.last().copied().unwrap_or(0.0);
         Found { model: model(&summit.at), value }
     }
-}
-
-/// What was found, unless chance does as well.
-fn outcome(
-    polished: Polished,
-    (kernel, trial): (Kernel, Option<KernelTrial>),
-    significance: f64,
-    rival: Option<Rival>,
-) -> Result<Outcome> {
-    if significance < SIGNIFICANT {
-        return Err(Error::unresolved(format!(
-            "the scan does not determine its aberrations: the best fit stands {significance:.1} standard deviations above wrong ones, {SIGNIFICANT} are needed"
-        ))
-        .with_hint("too few counts, no contrast, or shifts beyond a quarter of the scan; `--set align.method=classic` shows the single shifts"));
-    }
-    let Polished { best, deviations, coherence } = polished;
-    Ok(Outcome { best, kernel, trial, significance, rival, deviations, convergence: coherence })
-}
-
-/// The closest of the rivals, if it is not clearly worse.
-fn closest(rivals: impl Iterator<Item = Rival>) -> Option<Rival> {
-    rivals.min_by(|a, b| a.distance.total_cmp(&b.distance)).filter(|r| r.distance < CLEARLY_WORSE)
 }
 
 /// The frequencies of a set up to a limit.

@@ -10,8 +10,8 @@ use crate::error::Result;
 use crate::kernel::crosspower::{HalfSets, Kernel, Model};
 use crate::progress::CancelToken;
 use crate::steps::parametric::kernels::some_groups;
+use crate::steps::parametric::outcome::Null;
 use crate::steps::parametric::polish::{Found, Hill};
-use crate::steps::parametric::search::Null;
 
 /// What one model explains of each group.
 struct Looked {

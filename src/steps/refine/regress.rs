@@ -4,6 +4,8 @@
 //! of the detector, so that it is any linear map. A common displacement of all images is fitted beside them and means
 //! nothing.
 
+use std::ops::Range;
+
 use crate::kernel::aberrations::Term;
 
 /// Orders that are tried.
@@ -11,6 +13,8 @@ pub(super) const ORDERS: [u8; 4] = [1, 2, 3, 4];
 /// Tukey's constant: residuals beyond this many standard deviations count for nothing.
 const TUKEY: f64 = 4.685;
 const ITERATIONS: usize = 20;
+/// Two corrections in a row of which the second is this part of the first, at least and at most, are continued as a series.
+const SERIES: Range<f64> = 0.15..0.9;
 
 /// One measured residual displacement.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,18 +70,30 @@ impl Field {
     }
 
     /// The same, `factor` times as strong.
-    pub(super) fn times(mut self, factor: f64) -> Self {
+    fn times(mut self, factor: f64) -> Self {
         self.coefficients.iter_mut().for_each(|c| *c *= factor);
         self
     }
 
     /// Which part of `other` this is, over places; `None` for other orders.
-    pub(super) fn part_of(&self, other: &Self, places: &[[f64; 2]]) -> Option<f64> {
+    fn part_of(&self, other: &Self, places: &[[f64; 2]]) -> Option<f64> {
         let both = places.iter().map(|p| (self.at(*p), other.at(*p)));
         let (product, square) = both.fold((0.0, 0.0), |(product, square), (a, b)| {
             (product + a[0] * b[0] + a[1] * b[1], square + b[0] * b[0] + b[1] * b[1])
         });
         (self.orders == other.orders && square > 0.0).then(|| product / square)
+    }
+
+    /// A smooth correction is found in part only, because the images that predict are displaced as well: what is left after
+    /// it is a fixed part of it, and again. Two corrections in a row tell the sum of the series (Aitken 1926). `last` is the
+    /// one before, if it was not continued itself.
+    pub(super) fn continued(self, last: &mut Option<Self>, places: &[[f64; 2]]) -> Self {
+        let part = last.take().and_then(|last| self.part_of(&last, places)).filter(|part| SERIES.contains(part));
+        if let Some(part) = part {
+            return self.times(1.0 / (1.0 - part));
+        }
+        *last = Some(self.clone());
+        self
     }
 
     /// The difference of two fields of the same orders.

@@ -72,7 +72,7 @@ fn solve_all(sets: &HalfSets, optics: &Optics, model: &Model) -> Vec<Option<Solu
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
     #[test]
     fn one_displaced_image_is_found_for_any_fraction_of_a_pixel(
         c1 in 0.1..0.4f64, c2a in -0.05..0.05f64, theta in -3.0..3.0f64, transposed in any::<bool>(),
@@ -103,12 +103,10 @@ proptest! {
             *from = [from[0] + step[0], from[1] + step[1]];
             last = Some(found);
         }
-        if let Some(found) = last.filter(|f| f.covariance[0].max(f.covariance[2]) < 1e-4) {
-            let off = (total[0] - row).hypot(total[1] - col);
-            // A disk of a hundred pixels knows the strengths to two per cent; `tests/refine.rs` has one of seven hundred.
-            prop_assert!(off < 0.02, "{found:?} {total:?} {row} {col}");
-            prop_assert!((found.gain - (gain - 1.0)).abs() < 0.12, "{found:?} {gain}");
-        }
+        let off = (total[0] - row).hypot(total[1] - col);
+        // A disk of a hundred pixels knows the strengths to two per cent; `tests/refine.rs` has one of seven hundred.
+        prop_assert!(off < 0.02, "{last:?} {total:?} {row} {col}");
+        prop_assert!(last.is_some_and(|f| (f.gain - (gain - 1.0)).abs() < 0.12), "{last:?} {gain}");
     }
 }
 
@@ -118,6 +116,7 @@ fn images_that_lie_where_the_model_says_have_no_residual() {
         let model = Model { parameters: [0.3, 0.02, -0.01, 0.4], transposed };
         let sets = planted(&model, |_| [0.0; 2], |_| 1.0);
         let found = solve_all(&sets, &optics(model), &model);
+        assert!(found.iter().flatten().count() * 10 > found.len() * 9, "{found:?}");
         for found in found.iter().flatten() {
             assert!(found.shift[0].hypot(found.shift[1]) < 0.01 && found.gain.abs() < 0.1, "{found:?}");
         }

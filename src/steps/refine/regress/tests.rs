@@ -84,3 +84,18 @@ fn too_few_groups_or_directions_fit_nothing() {
     assert!(fit(&line, &[1]).is_none());
     assert!(validate(&residuals[..30], &[], &[1, 2, 3]).is_none());
 }
+
+#[test]
+fn two_corrections_of_a_series_give_its_sum() {
+    let (whole, places) = (field(&[1, 2]), places());
+    let (mut last, mut sum) = (None, Vec::new());
+    // Each time 0.6 of what is left is found: 0.6, 0.24, and from these two the rest.
+    for part in [0.6, 0.24] {
+        sum.push(whole.clone().times(part).continued(&mut last, &places));
+    }
+    let off = sum[0].at([0.3, -0.5])[0] + sum[1].at([0.3, -0.5])[0] - whole.at([0.3, -0.5])[0];
+    assert!(off.abs() < 1e-12 && last.is_none(), "{off}");
+    // Fields of other orders are no series.
+    last = Some(field(&[1]));
+    assert_eq!(whole.clone().continued(&mut last, &places), whole);
+}
