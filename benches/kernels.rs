@@ -9,6 +9,7 @@ use stemstream::axes::{Crop, DetShape, ScanShape};
 use stemstream::kernel::convert::{PixelSums, offset, pack_pair, pixel_sums};
 use stemstream::kernel::correlate::{Normalisation, multiply_packed};
 use stemstream::kernel::fft2::Fft2;
+use stemstream::kernel::lanes::{Cell, PairCorrelation};
 use stemstream::kernel::peak::find_pair;
 use stemstream::kernel::transpose::{RawFrames, Sum, sum_frames, transpose, turn};
 use stemstream::kernel::upsample::{Band, Grid, Targets, deposit};
@@ -114,6 +115,15 @@ fn alignment(c: &mut Criterion) {
         pair.bench_function(BenchmarkId::new("peak", shape), |b| {
             b.iter(|| find_pair(black_box(&correlation), shape, [&norms[0], &norms[1]]));
         });
+        if let Some(plan) = PairCorrelation::new(shape, &reference) {
+            let mut cells = vec![Cell::default(); plan.layout().cells()];
+            let mut line = vec![Cell::default(); plan.scratch_len()];
+            let images = ((&a[..], offset(sa, n)), Some((&b[..], offset(sb, n))));
+            let mut peaks = || plan.peaks(black_box(images), [&norms[0], &norms[1]], &mut cells, &mut line);
+            let [in_lanes, _] = peaks();
+            assert!((in_lanes.y - peak.y).abs() < 1e-3 && (in_lanes.x - peak.x).abs() < 1e-3, "{in_lanes:?}");
+            pair.bench_function(BenchmarkId::new("all of it in lanes", shape), |b| b.iter(&mut peaks));
+        }
         pair.finish();
 
         let mut turned = vec![C32::default(); n];

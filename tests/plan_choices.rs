@@ -82,7 +82,8 @@ fn workers_and_buffers_are_those_of_the_keys_and_results_do_not_depend_on_them()
     let dir = runs::folder();
     let input = dir.path().join("scan.npy");
     write_npy(&input, &runs::scan((16, 20, 16, 16)), "<u2");
-    let mut expected: Option<runs::Bits> = None;
+    // Documented and lean runs go different ways in single precision.
+    let mut expected: [Option<runs::Bits>; 2] = [None, None];
     for (name, settings) in [
         ("a", &[][..]),
         (
@@ -100,13 +101,15 @@ fn workers_and_buffers_are_those_of_the_keys_and_results_do_not_depend_on_them()
                 "plan.write_window=\"1 MiB\"",
             ][..],
         ),
+        ("lean", &["run.mode=lean"][..]),
         ("c", &["run.mode=lean", "plan.fft_workers=3", "plan.in_memory=false", "plan.read_buffers=1"][..]),
     ] {
         let cache = runs::run(&input, &dir.path().join(name), settings).unwrap();
         let bits = runs::Bits::of(&cache).lean();
-        match &expected {
+        let expected = &mut expected[usize::from(settings.contains(&"run.mode=lean"))];
+        match expected {
             Some(expected) => bits.must_equal(expected, name),
-            None => expected = Some(bits),
+            None => *expected = Some(bits),
         }
     }
 }

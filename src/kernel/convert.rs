@@ -115,8 +115,9 @@ pub fn pack_windowed<S: Sample, T: Real>(
     );
 }
 
+/// A sample less a whole number: exact for integers of up to 16 bits.
 #[inline(always)]
-fn centred<S: Sample, T: Real>(value: S, offset: f64) -> T {
+pub(super) fn centred<S: Sample, T: Real>(value: S, offset: f64) -> T {
     if S::SMALL {
         // At most 17 bits: exact in f32, and four times as fast as going through f64.
         T::exact_from((value.to_i32() - offset as i32) as f32)

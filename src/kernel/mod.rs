@@ -14,6 +14,7 @@ pub mod crosspower;
 pub mod disk;
 pub mod fft2;
 pub mod forward;
+pub mod lanes;
 pub mod merge;
 pub mod noise_floor;
 pub mod peak;

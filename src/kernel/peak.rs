@@ -45,9 +45,9 @@ pub fn find_pair<T: Real>(image: &[Complex<T>], shape: ScanShape, norms: [&Norma
 
 /// The largest and smallest value of one part and the first row (in shifted order) that holds each.
 #[derive(Debug, Clone, Copy)]
-struct Extremes<T> {
-    max: (T, usize),
-    min: (T, usize),
+pub(super) struct Extremes<T> {
+    pub(super) max: (T, usize),
+    pub(super) min: (T, usize),
 }
 
 /// One pass over the array; rows in shifted order, so that the first of equal values is found.
@@ -91,7 +91,8 @@ fn extremes<T: Real>(image: &[Complex<T>], shape: ScanShape) -> [Extremes<T>; 2]
     found
 }
 
-fn refine<T: Real>(
+/// The peak, from the extremes and whatever gives the value at a row and a column.
+pub(super) fn refine<T: Real>(
     shape: ScanShape,
     norm: &Normalisation,
     extremes: &Extremes<T>,

@@ -165,12 +165,24 @@ impl Sizes {
         workers as u64 * self.engine(self.sample)
     }
 
+    /// The same for a worker that correlates pairs in lanes (lean runs in `f32`): a pair in cells of 16 columns, with some
+    /// rows to spare, and the cells of one line.
+    fn pair_engine(&self, request: &Request<'_>) -> u64 {
+        const LANES: usize = 16;
+        let (rows, cols) = (request.scan.rows, request.scan.cols);
+        let cells = cols.div_ceil(LANES) * (rows.next_multiple_of(LANES) + LANES) + cols.next_multiple_of(LANES);
+        (cells * LANES * 8) as u64 + 2 * self.scan * self.sample
+    }
+
     fn alignment(&self, request: &Request<'_>, plan: &Plan) -> u64 {
         // The reference's spectrum; the central image and the smoothed one.
         let reference = self.scan * (2 * self.real + 3 * 8) + self.crop * 64;
         let transform = self.engines(plan.fft_workers);
         if request.mode == Mode::Lean {
-            return reference + transform;
+            // Which way is taken depends on the prime factors of the scan's sides; in lanes there is a second spectrum.
+            let in_lanes = plan.fft_workers as u64 * self.pair_engine(request) + self.scan * 8;
+            let most = if self.real == 4 { transform.max(in_lanes) } else { transform };
+            return reference + most;
         }
         let tile = (plan.tile_rows * plan.tile_cols) as u64 * self.scan * self.real;
         let tiles = tile * (2 * plan.spectra_buffers + plan.correlation_buffers) as u64;

@@ -1,4 +1,7 @@
 //! One worker's transforms: from two detector pixels' images to their spectra, correlations and peaks.
+//!
+//! An [`Engine`] keeps spectra and correlations in the documented order, for those who want them; a [`PairEngine`] goes from
+//! images to peaks and leaves nothing in between.
 
 use num_complex::Complex;
 
@@ -7,6 +10,7 @@ use crate::error::Result;
 use crate::kernel::convert::{PixelSums, offset, pack_pair, pack_windowed, pixel_sums};
 use crate::kernel::correlate::{Normalisation, multiply_packed, multiply_stored, unpack};
 use crate::kernel::fft2::Fft2;
+use crate::kernel::lanes::{Cell, Layout, PairCorrelation};
 use crate::kernel::peak::{Peak, find_pair};
 use crate::kernel::real::Real;
 use crate::memory::{Charge, MemoryBudget};
@@ -36,6 +40,97 @@ impl<T: Real> Reference<T> {
         fft.forward(&mut work, &mut spectrum, &mut scratch);
         let conj = spectrum.iter().map(|z| Complex::new(T::round_from(z.re), T::round_from(-z.im))).collect();
         Self { conj, sums }
+    }
+}
+
+impl Reference<f32> {
+    /// Plans the short way for images of this shape; `None` where a side is not a product of small primes.
+    pub(super) fn planned(&self, shape: ScanShape) -> Option<PairCorrelation> {
+        PairCorrelation::new(shape, &self.conj)
+    }
+}
+
+/// Whatever finds the peaks of a pair of detector pixels.
+pub(super) trait FindPeaks {
+    /// The peaks of a pair's correlations with the reference; of a single pixel the second means nothing.
+    ///
+    /// # Errors
+    /// As [`Stack::copy_image`].
+    fn peaks(&mut self, stack: &Stack, pair: Pair) -> Result<[Peak; 2]>;
+}
+
+/// An engine with its reference.
+pub(super) struct WithReference<'a, T: Real>(pub(super) Engine<T>, pub(super) &'a Reference<T>);
+
+impl<T: Real> FindPeaks for WithReference<'_, T> {
+    fn peaks(&mut self, stack: &Stack, pair: Pair) -> Result<[Peak; 2]> {
+        let sums = self.0.load(stack, pair)?;
+        Ok(self.0.correlate_loaded(self.1, &sums))
+    }
+}
+
+/// One worker's buffers for the short way.
+pub(super) struct PairEngine<'a> {
+    plan: &'a PairCorrelation,
+    reference: PixelSums,
+    cells: Vec<Cell>,
+    scratch: Vec<Cell>,
+    samples: [AlignedBytes; 2],
+    _charge: Charge,
+}
+
+impl<'a> PairEngine<'a> {
+    /// Makes the buffers. `reference` is what the plan was made for.
+    ///
+    /// # Errors
+    /// [`Memory`](crate::error::ErrorKind::Memory).
+    pub(super) fn new(
+        plan: &'a PairCorrelation,
+        reference: &Reference<f32>,
+        sample_bytes: usize,
+        budget: &MemoryBudget,
+    ) -> Result<Self> {
+        let shape = plan.layout().shape();
+        let (cells, scratch) = (plan.layout().cells(), plan.scratch_len());
+        let image_bytes = shape.len() * sample_bytes;
+        let bytes = Self::cell_bytes(shape) + 2 * image_bytes;
+        let charge = budget.charge(bytes as u64, "transforms")?;
+        Ok(Self {
+            plan,
+            reference: reference.sums,
+            cells: vec![Cell::default(); cells],
+            scratch: vec![Cell::default(); scratch],
+            samples: [AlignedBytes::zeroed(image_bytes), AlignedBytes::zeroed(image_bytes)],
+            _charge: charge,
+        })
+    }
+
+    /// Bytes of the cells of one worker.
+    fn cell_bytes(shape: ScanShape) -> usize {
+        (Layout::new(shape).cells() + PairCorrelation::scratch_for(shape)) * size_of::<Cell>()
+    }
+}
+
+impl FindPeaks for PairEngine<'_> {
+    fn peaks(&mut self, stack: &Stack, pair: Pair) -> Result<[Peak; 2]> {
+        let n = self.plan.layout().shape().len();
+        let [first, second] = &mut self.samples;
+        with_sample_type!(stack.dtype(), S => {
+            let a = first.cast_mut::<S>();
+            stack.copy_image(pair.pixel, a)?;
+            let mut sums = [pixel_sums(a), PixelSums::default()];
+            let a = (&*a, offset(sums[0], n));
+            let b = if pair.both {
+                let b = second.cast_mut::<S>();
+                stack.copy_image(pair.pixel + 1, b)?;
+                sums[1] = pixel_sums(b);
+                Some((&*b, offset(sums[1], n)))
+            } else {
+                None
+            };
+            let [norm_a, norm_b] = sums.map(|s| Normalisation::new(self.reference, s, n));
+            Ok(self.plan.peaks((a, b), [&norm_a, &norm_b], &mut self.cells, &mut self.scratch))
+        })
     }
 }
 

@@ -169,7 +169,7 @@ where
 }
 
 /// The worker's engine, or why it could not be made.
-pub(super) fn borrow_engine<T: Real>(engine: &mut Result<Engine<T>>) -> Result<&mut Engine<T>> {
+pub(super) fn borrow_engine<E>(engine: &mut Result<E>) -> Result<&mut E> {
     match engine {
         Ok(engine) => Ok(engine),
         Err(error) => Err(std::mem::replace(error, Error::bug("a worker without its buffers"))),

@@ -20,7 +20,7 @@ use crate::kernel::smooth::gaussian;
 use crate::pipeline::{Block, Emitter, Graph, Pool, Pooled, Port};
 use crate::steps::commit::{Commit, Table, Written, peak_row};
 use crate::steps::context::RunContext;
-use crate::steps::engine::{Engine, Reference};
+use crate::steps::engine::{Engine, FindPeaks, PairEngine, Reference, WithReference};
 use crate::steps::stack::{CroppedStack, Stack};
 use crate::steps::step2_fft::{
     self, FftBlock, Spectra, SpectraSource, SpectraTile, Tiles, WriteSpectra, borrow_engine, pair_places, take_once,
@@ -110,15 +110,14 @@ impl Block for WriteCorrelations<'_> {
 }
 
 /// Steps 2 to 4 up to the peaks, for one tile at a time, with nothing in between.
-struct AlignBlock<'a, T: Real> {
-    engine: Result<Engine<T>>,
+struct AlignBlock<'a, E> {
+    engine: Result<E>,
     stack: &'a Stack,
-    reference: &'a Reference<T>,
     scan: ScanShape,
     crop: DetShape,
 }
 
-impl<T: Real> Block for AlignBlock<'_, T> {
+impl<E: FindPeaks + Send> Block for AlignBlock<'_, E> {
     type In = Tile;
     type Out = Written;
 
@@ -127,8 +126,7 @@ impl<T: Real> Block for AlignBlock<'_, T> {
         let mut rows = Vec::with_capacity(tile.pixels());
         for pair in tile.pairs(self.crop) {
             out.check()?;
-            let sums = engine.load(self.stack, pair)?;
-            let peaks = engine.correlate_loaded(self.reference, &sums);
+            let peaks = engine.peaks(self.stack, pair)?;
             rows.extend(peaks[..=usize::from(pair.both)].iter().map(peak_row));
         }
         out.count_bytes((tile.pixels() * self.scan.len() * self.stack.dtype().size()) as u64);
@@ -203,7 +201,7 @@ fn correlate_tiles(
     }
     if !work.tiles.is_empty() {
         match (ctx.config.run.mode, ctx.config.run.precision) {
-            (Mode::Lean, Precision::F32) => lean::<f32>(ctx, stack, crop, work, &reference_image, &mut peaks)?,
+            (Mode::Lean, Precision::F32) => lean_short(ctx, stack, crop, work, &reference_image, &mut peaks)?,
             (Mode::Lean, Precision::F64) => lean::<f64>(ctx, stack, crop, work, &reference_image, &mut peaks)?,
             (Mode::Documented, Precision::F32) => {
                 documented::<f32>(ctx, stack, crop, work, &reference_image, &mut peaks)?;
@@ -216,6 +214,24 @@ fn correlate_tiles(
     Ok(Correlations { peaks, crop, reference_image })
 }
 
+/// The short way where the scan's sides allow it.
+fn lean_short(
+    ctx: &RunContext<'_>,
+    stack: Option<&Stack>,
+    crop: DetShape,
+    work: Work,
+    reference_image: &Image,
+    peaks: &mut Table,
+) -> Result<()> {
+    let stack = stack.ok_or_else(no_stack)?;
+    let reference = Reference::<f32>::new(reference_image, ctx.scan);
+    let Some(plan) = reference.planned(ctx.scan) else {
+        return lean::<f32>(ctx, Some(stack), crop, work, reference_image, peaks);
+    };
+    let engine = || PairEngine::new(&plan, &reference, stack.dtype().size(), ctx.budget);
+    align_tiles(ctx, (stack, crop), work, peaks, engine)
+}
+
 fn lean<T: Real>(
     ctx: &RunContext<'_>,
     stack: Option<&Stack>,
@@ -224,19 +240,33 @@ fn lean<T: Real>(
     reference_image: &Image,
     peaks: &mut Table,
 ) -> Result<()> {
-    let stack = stack.ok_or_else(|| Error::bug("a lean run without a stack"))?;
+    let stack = stack.ok_or_else(no_stack)?;
     let reference = Reference::<T>::new(reference_image, ctx.scan);
-    let plan_fft = Fft2::<T>::new(ctx.scan);
+    let fft = Fft2::<T>::new(ctx.scan);
+    let engine = || Ok(WithReference(Engine::new(&fft, stack.dtype().size(), ctx.budget)?, &reference));
+    align_tiles(ctx, (stack, crop), work, peaks, engine)
+}
+
+fn no_stack() -> Error {
+    Error::bug("a lean run without a stack")
+}
+
+/// Finds the peaks of all tiles that are not done, each worker with an engine of its own.
+fn align_tiles<E: FindPeaks + Send>(
+    ctx: &RunContext<'_>,
+    (stack, crop): (&Stack, DetShape),
+    work: Work,
+    peaks: &mut Table,
+    engine: impl Fn() -> Result<E>,
+) -> Result<()> {
     let image_bytes = (ctx.scan.len() * stack.dtype().size()) as u64;
     let pixels: usize = work.tiles.iter().map(Tile::pixels).sum();
-
     ctx.progress.begin("align", pixels as u64 * image_bytes);
     let mut graph = Graph::new("align", ctx.cancel);
     let jobs = graph.source("tiles", ctx.plan.queue, Tiles(work.tiles));
-    let aligned = graph.stage("align", ctx.plan.fft_workers, ctx.plan.queue, jobs, || AlignBlock::<T> {
-        engine: Engine::new(&plan_fft, stack.dtype().size(), ctx.budget),
+    let aligned = graph.stage("align", ctx.plan.fft_workers, ctx.plan.queue, jobs, || AlignBlock {
+        engine: engine(),
         stack,
-        reference: &reference,
         scan: ctx.scan,
         crop,
     });

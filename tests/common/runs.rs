@@ -141,6 +141,19 @@ impl Bits {
         self
     }
 
+    /// Fails unless the maps agree to the rounding of `f32`: lean and documented runs go different ways there.
+    #[track_caller]
+    pub fn must_agree(&self, other: &Self, what: &str) {
+        for (name, most) in [("shift_y", 1e-3), ("shift_x", 1e-3), ("quality", 1e-5), ("zncc", 1e-5)] {
+            let (ours, theirs) = (&self.0[name], &other.0[name]);
+            assert_eq!(ours.len(), theirs.len(), "{what}: size of {name}");
+            for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
+                let (a, b) = (f64::from_bits(*a), f64::from_bits(*b));
+                assert!((a - b).abs() <= most, "{what}: {name} at {i}: {a} and {b}");
+            }
+        }
+    }
+
     /// Fails naming the first number that differs.
     #[track_caller]
     pub fn must_equal(&self, other: &Self, what: &str) {

@@ -8,7 +8,10 @@ use rayon::prelude::*;
 
 use crate::axes::ScanShape;
 use crate::error::Result;
+use crate::kernel::convert::PixelSums;
+use crate::kernel::correlate::Normalisation;
 use crate::kernel::fft2::Fft2;
+use crate::kernel::lanes::{Cell, PairCorrelation};
 use crate::machine::MachineRates;
 use crate::pipeline::Workers;
 use crate::progress::CancelToken;
@@ -71,13 +74,29 @@ pub(super) fn flops(samples: f64) -> f64 {
     5.0 * samples * samples.max(1.0).log2()
 }
 
-/// Flop/s of complex transforms of `side` × `side`, on one thread and on all.
+/// Flop/s of complex transforms of `side` × `side`, on one thread and on all: those of the library or of the correlation in
+/// lanes, whichever is faster.
 fn fft(side: usize, seconds: f64, workers: &Workers, cancel: &CancelToken) -> Result<(f64, f64)> {
-    let plan = Fft2::<f32>::new(ScanShape::new(side, side));
-    let work = flops((side * side) as f64) * f64::from(2 * PAIRS);
+    let shape = ScanShape::new(side, side);
+    let plan = Fft2::<f32>::new(shape);
+    let (one, all) = rate_of(shape.len(), seconds / 2.0, (workers, cancel), || Transforms::new(&plan))?;
+    let reference = vec![Complex32::new(1.0, 0.0); shape.len()];
+    let Some(plan) = PairCorrelation::new(shape, &reference) else { return Ok((one, all)) };
+    let in_lanes = rate_of(shape.len(), seconds / 2.0, (workers, cancel), || Correlations::new(&plan))?;
+    Ok((one.max(in_lanes.0), all.max(in_lanes.1)))
+}
+
+/// Flop/s of bursts of transforms of `samples`, on one thread and on all.
+fn rate_of<B: Burst>(
+    samples: usize,
+    seconds: f64,
+    (workers, cancel): (&Workers, &CancelToken),
+    new: impl Fn() -> B + Sync,
+) -> Result<(f64, f64)> {
+    let work = flops(samples as f64) * f64::from(2 * PAIRS);
     let rate = |bursts: usize, seconds: f64| work * bursts as f64 / seconds;
     // As many as one thread does in the time that was asked for.
-    let (mut bursts, start, mut bench) = (0, Instant::now(), Transforms::new(&plan));
+    let (mut bursts, start, mut bench) = (0, Instant::now(), new());
     while bursts == 0 || start.elapsed().as_secs_f64() < seconds {
         cancel.check()?;
         bench.burst();
@@ -88,13 +107,10 @@ fn fft(side: usize, seconds: f64, workers: &Workers, cancel: &CancelToken) -> Re
     let all = best(|| {
         let start = Instant::now();
         workers.install(|| {
-            (0..total).into_par_iter().try_for_each_init(
-                || Transforms::new(&plan),
-                |bench, _| {
-                    bench.burst();
-                    cancel.check()
-                },
-            )
+            (0..total).into_par_iter().try_for_each_init(&new, |bench, _| {
+                bench.burst();
+                cancel.check()
+            })
         })?;
         Ok(rate(total, start.elapsed().as_secs_f64()))
     })?;
@@ -103,6 +119,11 @@ fn fft(side: usize, seconds: f64, workers: &Workers, cancel: &CancelToken) -> Re
 
 /// Transforms there and back in one burst: every pair makes the numbers larger by the number of samples.
 const PAIRS: u32 = 4;
+
+/// Does [`PAIRS`] transforms there and back.
+trait Burst {
+    fn burst(&mut self);
+}
 
 /// One thread's images.
 struct Transforms<'a> {
@@ -121,7 +142,9 @@ impl<'a> Transforms<'a> {
         let scratch = vec![Complex32::default(); plan.scratch_len()];
         Self { plan, image: fresh.clone(), spectrum: fresh.clone(), fresh, scratch }
     }
+}
 
+impl Burst for Transforms<'_> {
     fn burst(&mut self) {
         self.image.copy_from_slice(&self.fresh);
         for _ in 0..PAIRS {
@@ -129,6 +152,32 @@ impl<'a> Transforms<'a> {
             self.plan.inverse(&mut self.spectrum, &mut self.image, &mut self.scratch);
         }
         std::hint::black_box(&mut self.image);
+    }
+}
+
+/// One thread's correlations of pairs, each of which is a transform there and back.
+struct Correlations<'a> {
+    plan: &'a PairCorrelation,
+    image: Vec<u8>,
+    cells: Vec<Cell>,
+    scratch: Vec<Cell>,
+}
+
+impl<'a> Correlations<'a> {
+    fn new(plan: &'a PairCorrelation) -> Self {
+        let image = (0..plan.layout().shape().len()).map(|i| (i * 37 % 101) as u8).collect();
+        let cells = vec![Cell::default(); plan.layout().cells()];
+        Self { plan, image, cells, scratch: vec![Cell::default(); plan.scratch_len()] }
+    }
+}
+
+impl Burst for Correlations<'_> {
+    fn burst(&mut self) {
+        let norm = Normalisation::new(PixelSums::default(), PixelSums::default(), self.image.len());
+        let images = ((&self.image[..], 50.0), Some((&self.image[..], 51.0)));
+        for _ in 0..PAIRS {
+            std::hint::black_box(self.plan.peaks(images, [&norm; 2], &mut self.cells, &mut self.scratch));
+        }
     }
 }
 

@@ -1,0 +1,192 @@
+//! Correlation of two real images at once with a reference, in lanes: the fast way of lean runs in `f32`.
+//!
+//! Two real images are one complex one, and because the reference `g` is real, `IFFT(FFT(a + ib) G*)` holds the
+//! correlation of `a` in its real part and that of `b` in its imaginary part: nothing has to be taken apart in between.
+//!
+//! ```text
+//! cells   16 neighbouring columns of one row: 16 real parts, then 16 imaginary ones; a strip of 16 columns lies together
+//! down    each strip is packed and transformed along the rows, 16 columns side by side, in place
+//! across  16 rows at once: turned block by block into a small buffer, along the columns forwards, times G*, and back
+//! up      each strip along the rows backwards, in place; then its highest and lowest values are looked for
+//! ```
+//!
+//! A register holds the same element of as many lines as it has places, so that no arithmetic is spent on moving numbers
+//! about inside registers. Lines are transformed in place, which leaves frequencies in an order of their own (digits
+//! reversed); since the reference lies in the same order and the way back undoes it, nobody sees it. Everything that one
+//! pair needs is walked through three times, each time in pieces that fit in the fastest cache.
+//!
+//! Lengths must be products of 2, 3 and 5 ([`PairCorrelation::new`] says so); others go by [`fft2`](crate::kernel::fft2).
+//! Here a multiplication may be fused with an addition, so that results differ between processors in the last bits, as
+//! those of rustfft do.
+
+mod arithmetic;
+mod cell;
+mod extremes;
+mod line;
+mod turn;
+
+use num_complex::Complex;
+use pulp::{Simd, WithSimd};
+
+use self::arithmetic::multiply_cells;
+use self::cell::pack_strip;
+pub use self::cell::{Cell, Images, LANES, Layout};
+use self::extremes::Search;
+use self::line::Line;
+#[cfg_attr(target_arch = "x86_64", allow(unused_imports, reason = "for other processors"))]
+use self::turn::{Plain, Turn};
+use crate::axes::{Sample, ScanShape};
+use crate::kernel::correlate::Normalisation;
+use crate::kernel::peak::{Peak, refine};
+
+/// A planned correlation with one reference. Threads may share it.
+#[derive(Debug, Clone)]
+pub struct PairCorrelation {
+    layout: Layout,
+    /// Along the rows: as long as there are rows.
+    down: Line,
+    /// Along the columns.
+    across: Line,
+    /// The reference's conjugate spectrum: for each 16 rows of cells in the order that `down` leaves, the frequencies along
+    /// the columns in the order that `across` leaves.
+    reference: Vec<Cell>,
+}
+
+impl PairCorrelation {
+    /// Plans correlations of images of this shape with the reference whose conjugate spectrum is `reference_conj`,
+    /// transposed (`[col, row]`) as [`Fft2`](crate::kernel::fft2::Fft2) leaves it. The zero frequency is left out: images
+    /// come without their means. `None` where a side is not a product of 2, 3 and 5.
+    ///
+    /// # Panics
+    /// When the spectrum does not have the shape's length.
+    pub fn new(shape: ScanShape, reference_conj: &[Complex<f32>]) -> Option<Self> {
+        assert_eq!(reference_conj.len(), shape.len(), "spectrum of a wrong size");
+        let (down, across) = (Line::new(shape.rows)?, Line::new(shape.cols)?);
+        let layout = Layout::new(shape);
+        let mut reference = vec![Cell::default(); shape.rows.div_ceil(LANES) * shape.cols];
+        for row in 0..shape.rows {
+            for col in 0..shape.cols {
+                let (u, v) = (down.frequency(row), across.frequency(col));
+                let z = if u + v == 0 { Complex::default() } else { reference_conj[v * shape.rows + u] };
+                let cell = &mut reference[row / LANES * shape.cols + col];
+                (cell.re[row % LANES], cell.im[row % LANES]) = (z.re, z.im);
+            }
+        }
+        Some(Self { layout, down, across, reference })
+    }
+
+    /// Whether [`new`](Self::new) can plan this shape.
+    pub fn can(shape: ScanShape) -> bool {
+        Line::new(shape.rows).is_some() && Line::new(shape.cols).is_some()
+    }
+
+    /// Where the samples of an image lie in its cells.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Cells of scratch that [`peaks`](Self::peaks) needs.
+    pub fn scratch_len(&self) -> usize {
+        Self::scratch_for(self.layout.shape())
+    }
+
+    /// As [`scratch_len`](Self::scratch_len), for any shape.
+    pub fn scratch_for(shape: ScanShape) -> usize {
+        shape.cols.next_multiple_of(LANES)
+    }
+
+    /// The peaks of the circular correlations of one or two images with the reference; `norms` are theirs. Of a single
+    /// image the second peak means nothing. `cells` holds the correlations afterwards, times the number of scan positions,
+    /// no shift at row 0, column 0.
+    ///
+    /// # Panics
+    /// When an image does not have the shape's length, or a slice is shorter than [`Layout::cells`] or
+    /// [`scratch_len`](Self::scratch_len).
+    pub fn peaks<S: Sample>(
+        &self,
+        images: Images<'_, S>,
+        norms: [&Normalisation; 2],
+        cells: &mut [Cell],
+        scratch: &mut [Cell],
+    ) -> [Peak; 2] {
+        let shape = self.layout.shape();
+        let right = |(image, _): (&[S], f64)| image.len() == shape.len();
+        assert!(right(images.0) && images.1.is_none_or(right), "image of a wrong size");
+        let cells = &mut cells[..self.layout.cells()];
+        let scratch = &mut scratch[..self.scratch_len()];
+        let [a, b] = self.dispatched(images, cells, scratch);
+        let of = |part: fn(&Cell) -> &[f32; LANES], norm: &Normalisation, search: Search| {
+            let value = |row: usize, col: usize| {
+                let (cell, lane) = self.layout.at(row, col);
+                part(&cells[cell])[lane]
+            };
+            refine(shape, norm, &search.found(shape.rows), value)
+        };
+        [of(|cell| &cell.re, norms[0], a), of(|cell| &cell.im, norms[1], b)]
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn dispatched<S: Sample>(&self, images: Images<'_, S>, cells: &mut [Cell], scratch: &mut [Cell]) -> [Search; 2] {
+        use pulp::x86::Arch;
+        match Arch::new() {
+            Arch::V4(simd) => Simd::vectorize(simd, Pass { plan: self, images, cells, scratch, turn: simd }),
+            Arch::V3(simd) => Simd::vectorize(simd, Pass { plan: self, images, cells, scratch, turn: simd }),
+            _ => Simd::vectorize(pulp::Scalar::new(), Pass { plan: self, images, cells, scratch, turn: Plain }),
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn dispatched<S: Sample>(&self, images: Images<'_, S>, cells: &mut [Cell], scratch: &mut [Cell]) -> [Search; 2] {
+        pulp::Arch::new().dispatch(Pass { plan: self, images, cells, scratch, turn: Plain })
+    }
+}
+
+/// One correlation, to be compiled for one kind of processor.
+struct Pass<'a, S, T> {
+    plan: &'a PairCorrelation,
+    images: Images<'a, S>,
+    cells: &'a mut [Cell],
+    scratch: &'a mut [Cell],
+    turn: T,
+}
+
+impl<N: Sample, T: Turn> WithSimd for Pass<'_, N, T> {
+    type Output = [Search; 2];
+
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
+    fn with_simd<S: Simd>(self, simd: S) -> [Search; 2] {
+        let Pass { plan, images, cells, scratch, turn } = self;
+        let layout = plan.layout;
+        let (ScanShape { rows, cols }, stride) = (layout.shape(), layout.stride());
+        for (i, strip) in cells.chunks_exact_mut(stride).enumerate() {
+            let strip = &mut strip[..rows];
+            pack_strip(layout, images, i, strip);
+            plan.down.forward(simd, strip);
+        }
+        for (band, reference) in plan.reference.chunks_exact(cols).enumerate() {
+            let band = band * LANES..(band + 1) * LANES;
+            for (strip, columns) in cells.chunks_exact(stride).zip(scratch.chunks_exact_mut(LANES)) {
+                turn.turn(&strip[band.clone()], columns);
+            }
+            let line = &mut scratch[..cols];
+            plan.across.forward(simd, line);
+            multiply_cells(simd, line, reference);
+            plan.across.inverse(simd, line);
+            for (strip, columns) in cells.chunks_exact_mut(stride).zip(scratch.chunks_exact(LANES)) {
+                turn.turn(columns, &mut strip[band.clone()]);
+            }
+        }
+        let (mut a, mut b) = (Search::new(), Search::new());
+        for (i, strip) in cells.chunks_exact_mut(stride).enumerate() {
+            let strip = &mut strip[..rows];
+            plan.down.inverse(simd, strip);
+            a.strip(simd, layout, (i, strip), |cell| &cell.re);
+            b.strip(simd, layout, (i, strip), |cell| &cell.im);
+        }
+        [a, b]
+    }
+}
+
+#[cfg(test)]
+mod tests;
