@@ -122,9 +122,12 @@ fn spectrum(run: &RunResults, title: &str, spectrum: &Spectrum, limit: f64) -> I
 /// Logarithms as greys: from the weaker half up to the strongest few pixels.
 fn shades(view: &Image) -> Array2<Rgb> {
     let mut values: Vec<f64> = view.iter().copied().filter(|v| v.is_finite()).collect();
-    values.sort_by(f64::total_cmp);
-    let at = |share: f64| values.get((share * values.len().saturating_sub(1) as f64) as usize).copied();
-    let (low, high) = (at(0.02).unwrap_or(f64::NAN), at(0.9995).unwrap_or(f64::NAN));
+    let last = values.len().saturating_sub(1) as f64;
+    let mut at = |share: f64| match values.len() {
+        0 => f64::NAN,
+        _ => *values.select_nth_unstable_by((share * last) as usize, f64::total_cmp).1,
+    };
+    let (low, high) = (at(0.02), at(0.9995));
     let tone = Tone { low: low.max(high - DECADES), high, sqrt: false };
     let map = Colormap::grey();
     view.mapv(|v| if v.is_finite() { map.color(tone.position(v)) } else { GROUND })

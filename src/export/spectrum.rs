@@ -50,7 +50,7 @@ impl Spectra {
         let part = |image: &Image, times: usize| {
             let (r, c) = (window.row * times, window.col * times);
             let view = image.slice(ndarray::s![r..r + window.rows * times, c..c + window.cols * times]);
-            Spectrum::of(view, 1.0 / times as f64)
+            Spectrum::of(&view, 1.0 / times as f64)
         };
         let (superres, standard) = rayon::join(|| part(superres, run.upscale), || part(&run.standard_bf, 1));
         Self { standard, superres }
@@ -90,7 +90,7 @@ pub(super) struct Spectrum {
 
 impl Spectrum {
     /// Of the image less its mean, under a Hann window; what is no number counts as the mean.
-    fn of(image: ArrayView2<'_, f64>, step: f64) -> Self {
+    fn of(image: &ArrayView2<'_, f64>, step: f64) -> Self {
         let (rows, cols) = image.dim();
         let numbers = || image.iter().filter(|v| v.is_finite());
         let mean = numbers().sum::<f64>() / numbers().count().max(1) as f64;
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn a_wave_is_bright_at_its_frequency_whatever_the_sampling() {
         for (rows, cols, step) in [(64, 64, 1.0), (256, 256, 0.25), (300, 120, 0.25), (60, 31, 1.0)] {
-            let view = Spectrum::of(wave(rows, cols, step, 0.25, -0.125).view(), step).view(160, 2.0);
+            let view = Spectrum::of(&wave(rows, cols, step, 0.25, -0.125).view(), step).view(160, 2.0);
             let brightest = view.indexed_iter().filter(|(_, v)| v.is_finite()).max_by(|a, b| a.1.total_cmp(b.1));
             let ((r, c), _) = brightest.unwrap();
             // 40 pixels per cycle; the spectrum of a real image is symmetric.
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn frequencies_that_the_image_does_not_have_are_no_numbers() {
-        let view = Spectrum::of(wave(32, 48, 1.0, 0.2, 0.2).view(), 1.0).view(100, 2.0);
+        let view = Spectrum::of(&wave(32, 48, 1.0, 0.2, 0.2).view(), 1.0).view(100, 2.0);
         let known = view.iter().filter(|v| v.is_finite()).count();
         assert!((20 * 20..=28 * 28).contains(&known), "a quarter of each side, not {known} pixels");
         assert!(view[[50, 50]].is_finite() && view[[50, 5]].is_nan());
@@ -230,7 +230,7 @@ mod tests {
             (state >> 33) as f64 / (1u64 << 31) as f64 - 0.5
         };
         for step in [1.0, 0.25] {
-            let spectrum = Spectrum::of(Image::from_shape_simple_fn((128, 96), &mut noise).view(), step);
+            let spectrum = Spectrum::of(&Image::from_shape_simple_fn((128, 96), &mut noise).view(), step);
             let mean = spectrum.rotational_mean();
             assert!((mean[mean.len() - 1][0] * step - 0.5).abs() < 0.02);
             let average = mean.iter().map(|p| p[1]).sum::<f64>() / mean.len() as f64;
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn images_of_one_row_without_contrast_or_with_nan_have_spectra() {
         for (rows, cols, value) in [(1, 7, 1.0), (7, 1, 1.0), (1, 1, 3.0), (4, 4, f64::NAN), (4, 4, f64::MAX)] {
-            let spectrum = Spectrum::of(Image::from_elem((rows, cols), value).view(), 1.0);
+            let spectrum = Spectrum::of(&Image::from_elem((rows, cols), value).view(), 1.0);
             assert_eq!(spectrum.view(10, 0.5).dim(), (10, 10));
             assert!(spectrum.rotational_mean().len() <= MOST_RINGS);
         }

@@ -70,12 +70,19 @@ const ENOUGH: usize = 1 << 17;
 /// Two percentiles (0–1) of the finite values, or `None` without any. For large images of some that are spread over them:
 /// limits of contrast need no more.
 fn percentiles(values: impl Iterator<Item = f64> + Clone, low: f64, high: f64) -> Option<(f64, f64)> {
-    let finite = || values.clone().filter(|v| v.is_finite());
-    let count = finite().count();
+    let finite = values.filter(|v| v.is_finite());
+    let count = finite.clone().count();
     // An odd step, so that it does not keep to some columns of an image whose width is a power of two.
     let step = if count > 2 * ENOUGH { (count / ENOUGH) | 1 } else { 1 };
-    let mut values = Vec::with_capacity(count.div_ceil(step));
-    values.extend(finite().step_by(step));
+    let (mut values, mut skip) = (Vec::with_capacity(count.div_ceil(step)), 0);
+    // Not `step_by`, which asks for one value after the other.
+    finite.for_each(|value| {
+        if skip == 0 {
+            values.push(value);
+            skip = step;
+        }
+        skip -= 1;
+    });
     let last = values.len().checked_sub(1)?;
     let mut at = |share: f64| *values.select_nth_unstable_by((share * last as f64).round() as usize, f64::total_cmp).1;
     Some((at(low), at(high)))
@@ -102,8 +109,8 @@ pub(super) fn resample_rows(image: &Image, rows: usize, cols: usize, mut take: i
     for (number, down) in down.iter().enumerate() {
         for (out, across) in out.iter_mut().zip(&across) {
             let (mut sum, mut weight) = (0.0, 0.0);
-            for (share_row, line) in down.shares().zip((down.first..).map(lines)) {
-                for (share_col, value) in across.shares().zip(&line[across.first..]) {
+            for (share_row, line) in down.shares.iter().zip((down.first..).map(lines)) {
+                for (share_col, value) in across.shares.iter().zip(&line[across.first..]) {
                     if !value.is_nan() {
                         sum += value * share_row * share_col;
                         weight += share_row * share_col;
@@ -116,24 +123,10 @@ pub(super) fn resample_rows(image: &Image, rows: usize, cols: usize, mut take: i
     }
 }
 
-/// What lies under one pixel: so many pixels from `first` on, whole but for the two at the ends.
+/// What lies under one pixel: of the pixels from `first` on these parts.
 struct Cover {
     first: usize,
-    count: usize,
-    /// Where the pixel begins and ends.
-    start: f64,
-    end: f64,
-}
-
-impl Cover {
-    /// Which part of each pixel lies under this one.
-    fn shares(&self) -> impl Iterator<Item = f64> {
-        (self.first..self.first + self.count).map(|i| self.share(i))
-    }
-
-    fn share(&self, pixel: usize) -> f64 {
-        self.end.min((pixel + 1) as f64) - self.start.max(pixel as f64)
-    }
+    shares: Vec<f64>,
 }
 
 /// Which of `from` pixels lie under each of `to` pixels of the same length together.
@@ -141,18 +134,12 @@ fn covers(from: usize, to: usize) -> Vec<Cover> {
     let step = from as f64 / to as f64;
     let of = |index: usize| {
         let (start, end) = (index as f64 * step, (index + 1) as f64 * step);
-        let (mut first, mut last) = (start.floor() as usize, (end.ceil() as usize).min(from));
-        let mut cover = Cover { first, count: 0, start, end };
+        let share = |i: usize| end.min((i + 1) as f64) - start.max(i as f64);
         // Rounding lets a pixel reach a hair's breadth into its neighbour.
-        let touches = |i: usize| cover.share(i) > 1e-9;
-        while first < last && !touches(first) {
-            first += 1;
-        }
-        while first < last && !touches(last - 1) {
-            last -= 1;
-        }
-        (cover.first, cover.count) = (first, last - first);
-        cover
+        let touched = |i: &usize| share(*i) > 1e-9;
+        let reached = start.floor() as usize..(end.ceil() as usize).min(from);
+        let first = reached.clone().find(touched).unwrap_or(0);
+        Cover { first, shares: reached.filter(touched).map(share).collect() }
     };
     (0..to).map(of).collect()
 }

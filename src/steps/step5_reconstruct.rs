@@ -173,8 +173,9 @@ fn accumulate_in<S: Sample, A: Sum>(job: &Job<'_>) -> Result<Reconstruction> {
     let (mut value, mut counts) = (vec![A::default(); rows * row_len], Counts::new(grid));
     let mut bright = vec![A::default(); n];
     let mut images = AlignedBytes::zeroed(copied);
-    let bands = (8 * workers).min(rows);
-    let (band_rows, bright_rows) = (rows.div_ceil(bands), scan.rows.div_ceil(bands));
+    let band_rows = rows.div_ceil(8 * workers);
+    // No more bands of the bright field than of output rows.
+    let bright_rows = scan.rows.div_ceil(rows.div_ceil(band_rows));
 
     ctx.progress.begin("reconstruct", (parts.len() * image_bytes) as u64);
     let mut targets = vec![Targets::default(); batch];
