@@ -12,7 +12,7 @@ use stemstream::kernel::fft2::Fft2;
 use stemstream::kernel::lanes::{Cell, PairCorrelation};
 use stemstream::kernel::peak::find_pair;
 use stemstream::kernel::transpose::{RawFrames, Sum, sum_frames, transpose, turn};
-use stemstream::kernel::upsample::{Band, Grid, Targets, deposit};
+use stemstream::kernel::upsample::{Band, Counts, Grid, Pieces, Targets, deposit};
 
 type C32 = Complex<f32>;
 
@@ -145,23 +145,20 @@ fn upsampling(c: &mut Criterion) {
         let scan = ScanShape::new(side, side);
         let grid = Grid::new(scan, 4);
         let image = counts(scan.len(), 4);
-        let len = grid.native_rows() * grid.row_len();
-        let (mut value, mut weight) = (vec![0.0; len], vec![0u32; len]);
-        let mut targets = Targets::default();
+        let mut value = vec![0u32; grid.native_rows() * grid.row_len()];
+        let (mut targets, mut numbers) = (Targets::default(), Counts::new(grid));
         let middle = (side / 2) as f64;
         grid.targets(middle + 0.3, middle - 0.4, &mut targets);
-        deposit(
-            grid,
-            &image,
-            &targets,
-            &mut Band { rows: 0..grid.native_rows(), value: &mut value, weight: &mut weight },
-        );
-        assert_eq!(weight.iter().map(|&w| w as usize).sum::<usize>(), scan.len(), "samples were lost");
+        let pieces = [image.as_slice()];
+        let image = Pieces { pieces: &pieces, rows: side };
+        let rows = 0..grid.native_rows();
+        deposit(grid, image, &targets, &mut Band { rows: rows.clone(), value: &mut value });
+        numbers.add(&targets);
+        assert!(grid.finish(&value, numbers).1.sum() > 0.99 * scan.len() as f64, "samples were lost");
         group.throughput(Throughput::Bytes((scan.len() * size_of::<u16>()) as u64));
         group.bench_function(BenchmarkId::new("nearest ×4", scan), |b| {
             b.iter(|| {
-                let rows = 0..grid.native_rows();
-                deposit(grid, black_box(&image), &targets, &mut Band { rows, value: &mut value, weight: &mut weight });
+                deposit(grid, black_box(image), &targets, &mut Band { rows: rows.clone(), value: &mut value });
             });
         });
     }

@@ -120,6 +120,17 @@ impl DType {
         matches!(self, Self::F32 | Self::F64)
     }
 
+    /// Bytes of a number that holds the sum of `count` samples exactly: 4 (`u32`) where they are unsigned integers of up
+    /// to 16 bits and not too many, otherwise 8 (`f64`, which is exact for integers up to 2⁵³).
+    pub fn sum_bytes(self, count: usize) -> usize {
+        let largest = match self {
+            Self::U8 => u32::from(u8::MAX),
+            Self::U16 => u32::from(u16::MAX),
+            _ => return 8,
+        };
+        if count as u64 <= u64::from(u32::MAX / largest) { 4 } else { 8 }
+    }
+
     /// numpy's name: `uint16`, `float32` …
     pub fn name(self) -> &'static str {
         match self {

@@ -63,11 +63,12 @@ fn every_emd_dialect_gives_the_same_bits_contiguous_and_chunked() {
 }
 
 /// Ways to cut the work, all of which must lead to the same numbers.
-const CUTS: [&[&str]; 12] = [
+const CUTS: [&[&str]; 13] = [
     &["run.workers=1"],
     &["run.workers=3"],
     &["plan.in_memory=false"],
     &["plan.in_memory=false", "run.workers=3", "plan.slab_rows=3"],
+    &["plan.in_memory=false", "plan.access=read", "plan.slab_rows=6"],
     &["plan.tile_rows=1", "plan.tile_cols=2", "run.workers=3"],
     &["plan.tile_rows=5", "plan.tile_cols=4"],
     &["plan.tile_rows=3", "plan.tile_cols=6", "plan.queue=1", "run.workers=1"],

@@ -230,9 +230,18 @@ impl WorkingCache {
             Plane::Detector | Plane::Crop => ["det_row", "det_col"],
         };
         self.group.write_image(&extra.name, image, dims)?;
+        self.record(vec![extra])
+    }
+
+    /// Notes further images of a step, whose arrays of these names were written before; as [`publish`](Self::publish),
+    /// but with one change of the manifest for all of them.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn record(&mut self, extras: Vec<Extra>) -> Result<()> {
         self.update(|manifest| {
-            manifest.extras.retain(|e| e.name != extra.name);
-            manifest.extras.push(extra);
+            manifest.extras.retain(|old| extras.iter().all(|new| old.name != new.name));
+            manifest.extras.extend(extras);
         })
     }
 

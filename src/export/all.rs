@@ -1,9 +1,12 @@
 //! Everything that the configuration asks for, in one call.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use super::files::{part_of, publish_folder, require_free, safe_name};
+use super::files::{Place, part_of, publish_folder, require_free, safe_name};
+use super::panel::Panels;
 use super::run::RunResults;
 use super::{arrays, contact_sheet, picture};
 use crate::config::ExportConfig;
@@ -52,15 +55,10 @@ pub fn write_all(
     // same moment may want the same.
     let part = part_of(&run_folder(folder, run, None));
     fs::create_dir(&part).map_err(|e| Error::io(&part, "create the folder for arrays and pictures", e))?;
-    // Side by side: drawing takes the processor's time, and bringing files to the disk takes waiting.
     let stem = file_stem(run, None);
-    let (emd, files) = workers.install(|| {
-        rayon::join(
-            || write_emd(folder, embed_into, run, switches, &mut written),
-            || Files::write(&part, &stem, run, switches),
-        )
-    });
-    let named = emd.and(files).and_then(|files| {
+    let emd = || write_emd(folder, embed_into, run, switches, &mut written);
+    let files = workers.install(|| Files::write(&Place::hidden(&part, &stem), emd, run, switches));
+    let named = files.and_then(|files| {
         let group = written.run.as_deref();
         let files = files.with_stem(&stem, &file_stem(run, group))?;
         files.published(&part, &run_folder(folder, run, group))
@@ -80,17 +78,71 @@ struct Files {
     arrays: Vec<PathBuf>,
 }
 
+/// One file, by the number of its result or curve; in the order in which they are reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Task {
+    Sheet,
+    Picture(usize),
+    Curve(usize),
+    Npy(usize),
+    Tiff(usize),
+}
+
 impl Files {
-    fn write(place: &Path, stem: &str, run: &RunResults, switches: &ExportConfig) -> Result<Self> {
-        let npy = || if switches.npy { arrays::write_npy(place, stem, run) } else { Ok(Vec::new()) };
-        let tiff = || if switches.tiff { arrays::write_tiff(place, stem, run) } else { Ok(Vec::new()) };
-        let sheet = || switches.pictures.then(|| contact_sheet::write_contact_sheet(place, stem, run)).transpose();
-        let pictures = || if switches.pictures { picture::write_pictures(place, stem, run) } else { Ok(Vec::new()) };
-        let ((sheet, pictures), (npy, tiff)) = rayon::join(|| rayon::join(sheet, pictures), || rayon::join(npy, tiff));
-        let (mut all, mut arrays) = (Vec::from_iter(sheet?), npy?);
-        all.extend(pictures?);
-        arrays.extend(tiff?);
-        Ok(Self { pictures: all, arrays })
+    /// Writes what the configuration asks for, and the EMD results, side by side: drawing takes the processor's time, and
+    /// bringing files to the disk takes waiting. What takes longest begins first.
+    fn write(
+        place: &Place<'_>,
+        emd: impl FnOnce() -> Result<()> + Send,
+        run: &RunResults,
+        switches: &ExportConfig,
+    ) -> Result<Self> {
+        let panels = Panels::of(run);
+        let numbers = || 0..panels.layers.len();
+        let mut tasks = Vec::new();
+        if switches.pictures {
+            tasks.push(Task::Sheet);
+            tasks.extend(numbers().map(Task::Picture).chain((0..run.curves.len()).map(Task::Curve)));
+        }
+        tasks.extend(numbers().map(Task::Npy).filter(|_| switches.npy));
+        tasks.extend(numbers().map(Task::Tiff).filter(|_| switches.tiff));
+        tasks.sort_by_key(|task| {
+            let size = |number: usize| panels.layers[number].image.len();
+            Reverse(match *task {
+                Task::Sheet => usize::MAX,
+                // A picture takes several times as long as the numbers alone.
+                Task::Picture(number) => 4 * size(number),
+                Task::Npy(number) | Task::Tiff(number) => size(number),
+                Task::Curve(_) => 0,
+            })
+        });
+        let write = |task: Task| match task {
+            Task::Sheet => contact_sheet::write_sheet(place, &panels),
+            Task::Picture(number) => picture::write_layer(place, &panels, number),
+            Task::Curve(number) => picture::write_curve(place, run, &run.curves[number]),
+            Task::Npy(number) => arrays::write_layer_npy(place, &panels.layers[number]),
+            Task::Tiff(number) => arrays::write_layer_tiff(place, &panels.layers[number]),
+        };
+        let (results, mut done) = (Mutex::new(Vec::new()), Ok(()));
+        rayon::scope_fifo(|scope| {
+            for task in tasks {
+                let (write, results) = (&write, &results);
+                scope.spawn_fifo(move |_| {
+                    let result = write(task);
+                    results.lock().unwrap_or_else(PoisonError::into_inner).push((task, result));
+                });
+            }
+            done = emd();
+        });
+        done?;
+        let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        results.sort_by_key(|(task, _)| *task);
+        let (mut pictures, mut arrays) = (Vec::new(), Vec::new());
+        for (task, path) in results {
+            let list = if matches!(task, Task::Npy(_) | Task::Tiff(_)) { &mut arrays } else { &mut pictures };
+            list.push(path?);
+        }
+        Ok(Self { pictures, arrays })
     }
 
     /// Every file with another name, or with an error where the first cannot be given one.

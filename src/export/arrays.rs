@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use tiff::encoder::{TiffEncoder, colortype};
 use tiff::tags::Tag;
 
-use super::files::write_new;
+use super::files::{Place, write_new};
 use super::run::{Layer, RunResults};
 use crate::axes::Image;
 use crate::error::{Error, ErrorKind, Result};
@@ -17,7 +17,12 @@ use crate::error::{Error, ErrorKind, Result};
 /// # Errors
 /// A folder that cannot be written to, a full disk.
 pub fn write_npy(folder: &Path, stem: &str, run: &RunResults) -> Result<Vec<PathBuf>> {
-    each(folder, stem, "npy", run, |layer, path| write_new(path, "the array", |out| npy(out, layer.image)))
+    let place = Place::shown(folder, stem);
+    run.layers().par_iter().map(|layer| write_layer_npy(&place, layer)).collect()
+}
+
+pub(super) fn write_layer_npy(place: &Place<'_>, layer: &Layer<'_>) -> Result<PathBuf> {
+    place.write(&format!("{}.npy", layer.name), "the array", |out| npy(out, layer.image))
 }
 
 /// Writes every result as `{stem}_{name}.tif` (32-bit float, uncompressed) and returns the files.
@@ -25,24 +30,19 @@ pub fn write_npy(folder: &Path, stem: &str, run: &RunResults) -> Result<Vec<Path
 /// # Errors
 /// A folder that cannot be written to, a full disk; an image of 4 GiB or more, which TIFF cannot hold.
 pub fn write_tiff(folder: &Path, stem: &str, run: &RunResults) -> Result<Vec<PathBuf>> {
-    each(folder, stem, "tif", run, |layer, path| {
-        let bytes = layer.image.len() as u64 * 4;
-        // Offsets in a TIFF are 32-bit numbers; a little is needed for the header.
-        if bytes > u64::from(u32::MAX) - 4096 {
-            let available = u64::from(u32::MAX);
-            return Err(Error::new(ErrorKind::Disk { path: path.to_owned(), needed: bytes, available })
-                .with_hint("TIFF files end at 4 GiB: leave TIFF out with `--set export.tiff=false`"));
-        }
-        write_new(path, "the TIFF image", |out| tiff(out, layer))
-    })
+    let place = Place::shown(folder, stem);
+    run.layers().par_iter().map(|layer| write_layer_tiff(&place, layer)).collect()
 }
 
-/// `write` for every result, with the name of its file.
-pub(super) fn each<F>(folder: &Path, stem: &str, ext: &str, run: &RunResults, write: F) -> Result<Vec<PathBuf>>
-where
-    F: Fn(&Layer<'_>, &Path) -> Result<PathBuf> + Sync,
-{
-    run.layers().par_iter().map(|layer| write(layer, &folder.join(format!("{stem}_{}.{ext}", layer.name)))).collect()
+pub(super) fn write_layer_tiff(place: &Place<'_>, layer: &Layer<'_>) -> Result<PathBuf> {
+    let (name, bytes) = (format!("{}.tif", layer.name), layer.image.len() as u64 * 4);
+    // Offsets in a TIFF are 32-bit numbers; a little is needed for the header.
+    if bytes > u64::from(u32::MAX) - 4096 {
+        let available = u64::from(u32::MAX);
+        return Err(Error::new(ErrorKind::Disk { path: name.into(), needed: bytes, available })
+            .with_hint("TIFF files end at 4 GiB: leave TIFF out with `--set export.tiff=false`"));
+    }
+    place.write(&name, "the TIFF image", |out| tiff(out, layer))
 }
 
 fn npy(out: &mut impl Write, image: &Image) -> io::Result<()> {
@@ -91,12 +91,18 @@ fn npy_header(out: &mut impl Write, shape: &str) -> io::Result<()> {
 fn tiff(out: &mut (impl Write + Seek), layer: &Layer<'_>) -> io::Result<()> {
     let (rows, cols) = layer.image.dim();
     let side = |n: usize| u32::try_from(n).map_err(io::Error::other);
-    let samples: Vec<f32> = layer.image.iter().map(|&value| value as f32).collect();
     let mut file = TiffEncoder::new(out).map_err(plain)?;
     let mut image = file.new_image::<colortype::Gray32Float>(side(cols)?, side(rows)?).map_err(plain)?;
     let about = format!("stemstream {}: {} [{}]", env!("CARGO_PKG_VERSION"), layer.name, layer.units);
     image.encoder().write_tag(Tag::ImageDescription, about.as_str()).map_err(plain)?;
-    image.write_data(&samples).map_err(plain)
+    // Strip by strip, in one small buffer.
+    let (mut samples, mut strip) = (layer.image.iter().map(|&value| value as f32), Vec::new());
+    while image.next_strip_sample_count() > 0 {
+        strip.clear();
+        strip.extend(samples.by_ref().take(image.next_strip_sample_count() as usize));
+        image.write_strip(&strip).map_err(plain)?;
+    }
+    image.finish().map_err(plain)
 }
 
 /// The operating system's error inside a TIFF error, so that a full disk is called one.

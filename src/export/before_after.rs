@@ -8,7 +8,7 @@ use super::charts::Aperture;
 use super::colormap::{Colormap, Rgb};
 use super::inset::{Drawing, GROUND, Inset, SIDE};
 use super::run::RunResults;
-use super::spectrum::{Spectra, Spectrum, Window, sampled};
+use super::spectrum::{Spectra, Spectrum, Window};
 use super::tone::{Tone, number, round_length};
 use crate::axes::{Image, Plane};
 
@@ -18,23 +18,20 @@ const LIMIT: Rgb = [70, 205, 235];
 /// Decades of power that a spectrum shows at most.
 const DECADES: f64 = 5.0;
 
-/// The two details; none where the images do not belong to the scan.
-pub(super) fn details(run: &RunResults) -> Vec<Inset> {
-    let Some(superres) = sampled(run) else { return Vec::new() };
+/// The two details, of a run and its sampled image.
+pub(super) fn details(run: &RunResults, superres: &Image) -> Vec<Inset> {
     let detail = Detail::of(run);
-    vec![
-        detail.inset(run, "standard", &run.standard_bf, 1),
-        detail.inset(run, "super-resolved", &superres, run.upscale),
-    ]
+    vec![detail.inset(run, "standard", &run.standard_bf, 1), detail.inset(run, "super-resolved", superres, run.upscale)]
 }
 
 /// The two spectra, on frequencies as far as the super-resolved image has them.
 pub(super) fn spectra(run: &RunResults, spectra: &Spectra) -> Vec<Inset> {
     let limit = 0.5 * run.upscale as f64;
-    vec![
-        spectrum(run, "standard, power spectrum", &spectra.standard, limit),
-        spectrum(run, "super-resolved, power spectrum", &spectra.superres, limit),
-    ]
+    let (superres, standard) = rayon::join(
+        || spectrum(run, "super-resolved, power spectrum", &spectra.superres, limit),
+        || spectrum(run, "standard, power spectrum", &spectra.standard, limit),
+    );
+    vec![standard, superres]
 }
 
 /// A window of the scan and how large it is shown.
@@ -65,9 +62,9 @@ impl Detail {
             let fine = (pixel as f64 + 0.5) / self.scale * run.upscale as f64 - 0.5 + (first * run.upscale) as f64;
             ((fine / ratio + 0.5).floor().max(0.0) as usize).min(length - 1)
         };
-        let part = Image::from_shape_fn((side(rows), side(cols)), |(r, c)| {
-            image[[index(r, row, image.nrows()), index(c, col, image.ncols())]]
-        });
+        let across: Vec<usize> = (0..side(cols)).map(|c| index(c, col, image.ncols())).collect();
+        let down: Vec<usize> = (0..side(rows)).map(|r| index(r, row, image.nrows())).collect();
+        let part = Image::from_shape_fn((down.len(), across.len()), |(r, c)| image[[down[r], across[c]]]);
         let tone = Tone::of(part.iter().copied());
         let map = Colormap::grey();
         let step = run.pixel_size(Plane::Scan);
@@ -125,9 +122,12 @@ fn spectrum(run: &RunResults, title: &str, spectrum: &Spectrum, limit: f64) -> I
 /// Logarithms as greys: from the weaker half up to the strongest few pixels.
 fn shades(view: &Image) -> Array2<Rgb> {
     let mut values: Vec<f64> = view.iter().copied().filter(|v| v.is_finite()).collect();
-    values.sort_by(f64::total_cmp);
-    let at = |share: f64| values.get((share * values.len().saturating_sub(1) as f64) as usize).copied();
-    let (low, high) = (at(0.02).unwrap_or(f64::NAN), at(0.9995).unwrap_or(f64::NAN));
+    let last = values.len().saturating_sub(1) as f64;
+    let mut at = |share: f64| match values.len() {
+        0 => f64::NAN,
+        _ => *values.select_nth_unstable_by((share * last) as usize, f64::total_cmp).1,
+    };
+    let (low, high) = (at(0.02), at(0.9995));
     let tone = Tone { low: low.max(high - DECADES), high, sqrt: false };
     let map = Colormap::grey();
     view.mapv(|v| if v.is_finite() { map.color(tone.position(v)) } else { GROUND })

@@ -37,6 +37,14 @@ impl Canvas {
         }
     }
 
+    /// Replaces pixels of row `y` from `x` on.
+    pub(super) fn set_row(&mut self, x: usize, y: usize, colors: impl Iterator<Item = Rgb>) {
+        if x < self.width && y < self.height {
+            let row = &mut self.pixels[(y * self.width + x) * 3..(y + 1) * self.width * 3];
+            row.chunks_exact_mut(3).zip(colors).for_each(|(pixel, color)| pixel.copy_from_slice(&color));
+        }
+    }
+
     /// Mixes `color` into the pixel: 0 leaves it, 1 replaces it.
     fn blend(&mut self, x: i64, y: i64, color: Rgb, share: f64) {
         let (Ok(x), Ok(y)) = (usize::try_from(x), usize::try_from(y)) else { return };

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::canvas::{AMBER, Area, BRIGHT, Canvas, DIM};
 use super::colormap::Rgb;
-use super::files::write_new;
+use super::files::Place;
 use super::inset::{Inset, SIDE};
-use super::panel::{LINE, Panel, Shown, TEXT};
+use super::panel::{LINE, Panel, Panels, Shown, TEXT};
 use super::plot::Plot;
 use super::run::RunResults;
-use super::spectrum::Spectra;
+use super::spectrum::{Spectra, sampled};
 use super::{before_after, charts, font, quiver, summary};
 use crate::error::Result;
 
@@ -32,20 +32,24 @@ const PLOT: usize = 440;
 /// # Errors
 /// A folder that cannot be written to, a full disk.
 pub fn write_contact_sheet(folder: &Path, stem: &str, run: &RunResults) -> Result<PathBuf> {
-    let canvas = draw(run);
-    let title = format!("{} {}", run.base_name, run.timestamp);
-    write_new(&folder.join(format!("{stem}_sheet.png")), "the contact sheet", |out| canvas.png(out, &title))
+    write_sheet(&Place::shown(folder, stem), &Panels::of(run))
+}
+
+pub(super) fn write_sheet(place: &Place<'_>, panels: &Panels<'_>) -> Result<PathBuf> {
+    let canvas = draw(panels);
+    let title = format!("{} {}", panels.run.base_name, panels.run.timestamp);
+    place.write("sheet.png", "the contact sheet", |out| canvas.png(out, &title))
 }
 
 /// One thing on the sheet and its place from the left.
-enum Item {
-    Panel(Box<Panel>, Shown),
+enum Item<'a> {
+    Panel(&'a Panel<'a>, Shown),
     Inset(Inset),
     /// As wide as this, and as high as the row.
     Plot(Plot, usize),
 }
 
-impl Item {
+impl Item<'_> {
     fn width(&self) -> usize {
         match self {
             Self::Panel(..) => COLUMN,
@@ -65,15 +69,15 @@ impl Item {
 }
 
 /// Things side by side, each with its place from the left.
-struct Row {
-    items: Vec<(usize, Item)>,
+struct Row<'a> {
+    items: Vec<(usize, Item<'a>)>,
 }
 
-impl Row {
+impl<'a> Row<'a> {
     /// Places every item where the one before ends.
-    fn packed(items: Vec<Item>) -> Self {
+    fn packed(items: Vec<Item<'a>>) -> Self {
         let mut x = 0;
-        let place = |item: Item| {
+        let place = |item: Item<'a>| {
             let at = x;
             x += item.width() + GAP;
             (at, item)
@@ -102,9 +106,9 @@ impl Row {
     }
 }
 
-fn draw(run: &RunResults) -> Canvas {
-    let text = words(run);
-    let rows = rows(run);
+fn draw(panels: &Panels<'_>) -> Canvas {
+    let text = words(panels.run);
+    let rows = rows(panels);
     let height = 2 * MARGIN
         + text.iter().map(|line| line.step).sum::<usize>()
         + rows.iter().map(|row| row.height() + GAP).sum::<usize>();
@@ -147,26 +151,27 @@ fn words(run: &RunResults) -> Vec<TextLine> {
 }
 
 /// Everything there is to show, in rows without holes.
-fn rows(run: &RunResults) -> Vec<Row> {
-    let spectra = Spectra::of(run);
-    let mut rows = vec![Row::packed(panels(run, &MAPS, 280))];
-    rows.extend(images(run));
-    let mut gain = before_after::details(run);
-    gain.extend(spectra.iter().flat_map(|spectra| before_after::spectra(run, spectra)));
+fn rows<'a>(panels: &'a Panels<'_>) -> Vec<Row<'a>> {
+    let run = panels.run;
+    let gain = || {
+        let Some(superres) = sampled(run) else { return (Vec::new(), None) };
+        let spectra = Spectra::of(run, &superres);
+        let (insets, plot) = rayon::join(|| before_after::spectra(run, &spectra), || charts::power(run, &spectra));
+        (before_after::details(run, &superres).into_iter().chain(insets).collect(), plot)
+    };
+    let ((gain, power), (maps, images)) = rayon::join(gain, || (some(panels, &MAPS, 280), images(panels)));
+    let mut rows = vec![Row::packed(maps)];
+    rows.extend(images);
     rows.push(Row::packed(gain.into_iter().map(Item::Inset).collect()));
     let arrows = [quiver::shifts(run), quiver::residuals(run)].into_iter().flatten().collect();
-    let plots = [
-        charts::ring_correlation(run),
-        charts::contrast_transfer(run),
-        spectra.as_ref().and_then(|spectra| charts::power(run, spectra)),
-    ];
+    let plots = [charts::ring_correlation(run), charts::contrast_transfer(run), power];
     rows.extend(quality(arrows, plots.into_iter().flatten().collect()));
     rows.retain(|row| !row.items.is_empty());
     rows
 }
 
 /// Insets, and the plots in what is left of the row; more than fit there stand below.
-fn quality(insets: Vec<Inset>, mut plots: Vec<Plot>) -> Vec<Row> {
+fn quality<'a>(insets: Vec<Inset>, mut plots: Vec<Plot>) -> Vec<Row<'a>> {
     let left = ROOM - insets.len() * (SIDE + GAP);
     let fit = (left + GAP) / (COLUMN + GAP);
     let below = if plots.len() > fit { plots.split_off(1.min(fit)) } else { Vec::new() };
@@ -176,35 +181,27 @@ fn quality(insets: Vec<Inset>, mut plots: Vec<Plot>) -> Vec<Row> {
 }
 
 /// Plots of equal width that fill `room`.
-fn side_by_side(plots: Vec<Plot>, room: usize) -> Vec<Item> {
+fn side_by_side<'a>(plots: Vec<Plot>, room: usize) -> Vec<Item<'a>> {
     let width = (room + GAP) / plots.len().max(1) - GAP;
     plots.into_iter().map(|plot| Item::Plot(plot, width)).collect()
 }
 
 /// The images that there are, as large as the sheet allows.
-fn images(run: &RunResults) -> Vec<Row> {
-    let layers = run.layers();
-    let there: Vec<&str> = IMAGES.into_iter().filter(|name| layers.iter().any(|l| l.name == *name)).collect();
+fn images<'a>(panels: &'a Panels<'_>) -> Vec<Row<'a>> {
+    let there: Vec<&str> = IMAGES.into_iter().filter(|name| panels.layers.iter().any(|l| l.name == *name)).collect();
     let per_row = if there.len() == 4 { 2 } else { there.len().max(1) };
     let width = (ROOM + GAP) / per_row - GAP;
     there
         .chunks(per_row)
         .map(|names| {
-            let items = panels(run, names, width - BAR).into_iter().enumerate();
+            let items = some(panels, names, width - BAR).into_iter().enumerate();
             Row { items: items.map(|(number, item)| (number * (width + GAP), item)).collect() }
         })
         .collect()
 }
 
-fn panels(run: &RunResults, names: &[&str], side: usize) -> Vec<Item> {
-    let layers = run.layers();
-    names
-        .iter()
-        .filter_map(|name| layers.iter().find(|layer| layer.name == *name))
-        .map(|layer| {
-            let panel = Panel::of(run, layer);
-            let shown = Shown::fit(panel.image(), side);
-            Item::Panel(Box::new(panel), shown)
-        })
-        .collect()
+/// Panels of these results, as far as there are any, with the longer side of the image `side` pixels.
+fn some<'a>(panels: &'a Panels<'_>, names: &[&str], side: usize) -> Vec<Item<'a>> {
+    let there = names.iter().filter_map(|name| panels.named(name));
+    there.map(|panel| Item::Panel(panel, Shown::fit(panel.image(), side))).collect()
 }

@@ -10,6 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of a name that leave room for `_superres_cache_{timestamp}` and the like.
 const LONGEST_NAME: usize = 180;
+/// Bytes that are collected for one write: fewer than the allocator asks the system for each time.
+const BUFFER: usize = 256 << 10;
 
 /// Bytes that an ordinary user may still write into `folder`; `None` where the file system does not say.
 ///
@@ -88,8 +90,9 @@ pub(super) fn publish(part: &Path, target: &Path) -> Result<PathBuf> {
 }
 
 /// Gives the complete folder `part` the name `target`, or `target_2`, `target_3` … when that is taken; never replaces
-/// anything that has something in it.
+/// anything that has something in it. Its files are on the disk; the names in it are brought there first.
 pub(super) fn publish_folder(part: &Path, target: &Path) -> Result<PathBuf> {
+    sync_folder(part);
     for number in 1.. {
         let mut name = target.as_os_str().to_owned();
         if number > 1 {
@@ -130,7 +133,7 @@ where
     let failed = |e| Error::io(path, format!("write {what}"), e);
     // Truncates what a crashed process of the same number may have left.
     let file = OpenOptions::new().write(true).create(true).truncate(true).open(&part).map_err(failed)?;
-    let mut out = BufWriter::with_capacity(1 << 20, file);
+    let mut out = BufWriter::with_capacity(BUFFER, file);
     let written = write(&mut out).and_then(|()| out.flush());
     drop(out);
     let named = written.map_err(failed).and_then(|()| publish(&part, path));
@@ -138,6 +141,53 @@ where
         let _ = fs::remove_file(&part);
     }
     named
+}
+
+/// A folder that files of one run are written into, and how their names begin.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    folder: &'a Path,
+    stem: &'a str,
+    hidden: bool,
+}
+
+impl<'a> Place<'a> {
+    /// A folder that is there for everybody: each file gets its name when it is whole.
+    pub(super) fn shown(folder: &'a Path, stem: &'a str) -> Self {
+        Self { folder, stem, hidden: false }
+    }
+
+    /// A folder that itself gets its name when all of its files are whole: until then nobody trusts their names, and
+    /// only their contents need to be on the disk.
+    pub(super) fn hidden(folder: &'a Path, stem: &'a str) -> Self {
+        Self { folder, stem, hidden: true }
+    }
+
+    /// Writes `{stem}_{name}` through `write` and returns the name that the file got, with `_2` … when that was taken.
+    ///
+    /// # Errors
+    /// When the folder cannot be written to or the disk is full.
+    pub(super) fn write<F>(&self, name: &str, what: &str, write: F) -> Result<PathBuf>
+    where
+        F: FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    {
+        let path = self.folder.join(format!("{}_{name}", self.stem));
+        if !self.hidden {
+            return write_new(&path, what, write);
+        }
+        for number in 1.. {
+            let path = numbered(&path, number);
+            let failed = |e| Error::io(&path, format!("write {what}"), e);
+            let file = match File::create_new(&path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                file => file.map_err(failed)?,
+            };
+            let mut out = BufWriter::with_capacity(BUFFER, file);
+            let written = write(&mut out).and_then(|()| out.flush()).and_then(|()| out.get_ref().sync_all());
+            return written.map(|()| path.clone()).map_err(failed);
+        }
+        Err(Error::bug("ran out of numbers for file names"))
+    }
 }
 
 /// `text` as one part of a file name: separators and control characters become `_`, and what would leave no room
@@ -171,6 +221,19 @@ mod tests {
         let error = write_new(&dir.path().join("a.npy"), "the array", full).unwrap_err();
         assert_eq!(error.exit_code(), 5);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_of_a_hidden_folder_never_replaces_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::hidden(dir.path(), "a");
+        for (text, name) in [("one", "a_x.png"), ("two", "a_x_2.png")] {
+            let path = place.write("x.png", "the picture", |out| out.write_all(text.as_bytes())).unwrap();
+            assert_eq!(path, dir.path().join(name));
+            assert_eq!(fs::read_to_string(path).unwrap(), text);
+        }
+        let full = |_: &mut BufWriter<File>| Err(io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!(place.write("y.png", "the picture", full).unwrap_err().exit_code(), 5);
     }
 
     #[test]

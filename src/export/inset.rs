@@ -48,8 +48,8 @@ impl Inset {
     pub(super) fn draw(&self, canvas: &mut Canvas, x: usize, y: usize) {
         canvas.text(x, y, TEXT, BRIGHT, &self.title);
         let area = Area { x, y: y + LINE, width: self.colors.ncols(), height: self.colors.nrows() };
-        for ((row, col), color) in self.colors.indexed_iter() {
-            canvas.set(area.x + col, area.y + row, *color);
+        for (row, colors) in self.colors.rows().into_iter().enumerate() {
+            canvas.set_row(area.x, area.y + row, colors.iter().copied());
         }
         for drawing in &self.drawings {
             drawing.draw(canvas, area);

@@ -1,14 +1,16 @@
 //! One image as it is shown: its title above, a colour bar beside and a scale bar below, nothing on top of the data.
 
+use std::borrow::Cow;
 use std::fmt::Write;
+use std::sync::OnceLock;
 
 use super::canvas::{AMBER, Area, BRIGHT, Canvas, DIM, Point};
 use super::colormap::{Colormap, Rgb};
 use super::font;
 use super::run::{Layer, RunResults};
-use super::tone::{Tone, number, resample, round_length};
-use crate::axes::Image;
-use crate::axes::Plane;
+use super::tone::{Tone, number, resample_rows, round_length};
+use crate::axes::{Image, Plane};
+use crate::kernel::simd::dispatch;
 
 /// Dots of letters are two pixels wide: readable where a picture is shown at its own size.
 pub(super) const TEXT: usize = 2;
@@ -24,14 +26,39 @@ const ON_LIGHT: Rgb = [60, 62, 70];
 const BAD: Rgb = [255, 84, 84];
 
 /// An image with all that is needed to show it.
-pub(super) struct Panel {
+pub(super) struct Panel<'a> {
     title: String,
-    image: Image,
+    image: Cow<'a, Image>,
     tone: Tone,
     map: Colormap,
     plane: Plane,
     pixel_size: Option<f64>,
     marks: Vec<Mark>,
+}
+
+/// The panels of all results of a run, each made when it is first asked for: the sheet and the pictures show the same.
+pub(super) struct Panels<'a> {
+    pub(super) run: &'a RunResults,
+    pub(super) layers: Vec<Layer<'a>>,
+    made: Vec<OnceLock<Panel<'a>>>,
+}
+
+impl<'a> Panels<'a> {
+    pub(super) fn of(run: &'a RunResults) -> Self {
+        let layers = run.layers();
+        let made = layers.iter().map(|_| OnceLock::new()).collect();
+        Self { run, layers, made }
+    }
+
+    /// The panel of the result with this number.
+    pub(super) fn get(&self, number: usize) -> &Panel<'a> {
+        self.made[number].get_or_init(|| Panel::of(self.run, &self.layers[number]))
+    }
+
+    /// The panel of the result of this name, where there is one.
+    pub(super) fn named(&self, name: &str) -> Option<&Panel<'a>> {
+        self.layers.iter().position(|layer| layer.name == name).map(|number| self.get(number))
+    }
 }
 
 /// Something drawn on the image, in its own pixels; whole numbers are the centres of pixels.
@@ -85,17 +112,17 @@ impl Shown {
     }
 }
 
-impl Panel {
+impl<'a> Panel<'a> {
     /// How this program shows a result: shifts in blue and red around no shift, qualities and counts of samples in
     /// colours from dark to light, images in grey.
-    pub(super) fn of(run: &RunResults, layer: &Layer<'_>) -> Self {
-        let mut image = layer.image.clone();
+    pub(super) fn of(run: &RunResults, layer: &Layer<'a>) -> Self {
+        let mut image = Cow::Borrowed(layer.image);
         let mut units = layer.units.to_owned();
         let mut marks = Vec::new();
         let (tone, map) = match layer.name {
             "shift_y" | "shift_x" => {
                 let none = run.no_shift()[usize::from(layer.name == "shift_x")];
-                image.mapv_inplace(|shift| shift - none);
+                image.to_mut().mapv_inplace(|shift| shift - none);
                 marks.push(disk(run, layer.plane, ON_LIGHT));
                 (shift_tone(run, &image), Colormap::diverging())
             }
@@ -141,9 +168,18 @@ impl Panel {
     pub(super) fn draw(&self, canvas: &mut Canvas, x: usize, y: usize, shown: Shown) {
         canvas.text(x, y, TEXT, BRIGHT, &self.title);
         let area = Area { x, y: y + LINE, width: shown.cols, height: shown.rows };
-        for ((row, col), &value) in resample(&self.image, shown.rows, shown.cols).indexed_iter() {
-            canvas.set(area.x + col, area.y + row, self.map.color(self.tone.position(value)));
-        }
+        let mut indices = vec![0; shown.cols];
+        resample_rows(&self.image, shown.rows, shown.cols, |row, values| {
+            dispatch(
+                #[inline(always)]
+                || {
+                    for (index, value) in indices.iter_mut().zip(values) {
+                        *index = self.map.index(self.tone.position(*value));
+                    }
+                },
+            );
+            canvas.set_row(area.x, area.y + row, indices.iter().map(|index| self.map.entry(*index)));
+        });
         for mark in &self.marks {
             self.draw_mark(canvas, mark, area);
         }
@@ -244,21 +280,24 @@ fn shift_tone(run: &RunResults, image: &Image) -> Tone {
         .map(|(_, shift)| *shift)
         .filter(|shift| shift.is_finite())
         .collect();
-    if inside.is_empty() { Tone::around_zero(image.iter().copied()) } else { Tone::around_zero(inside.into_iter()) }
+    if inside.is_empty() { Tone::around_zero(image.iter().copied()) } else { Tone::around_zero(inside.iter().copied()) }
 }
 
 /// Contrast of the super-resolved image from the pixels that received samples. The others, which hold zero and
 /// would swallow the contrast, become as dark as the darkest, and the title says how many they are.
-fn sampled_tone(run: &RunResults, image: &mut Image, units: &mut String) -> Tone {
+fn sampled_tone(run: &RunResults, image: &mut Cow<'_, Image>, units: &mut String) -> Tone {
     if run.weights.dim() != image.dim() {
         return Tone::of(image.iter().copied());
     }
     let sampled = image.iter().zip(&run.weights).filter(|(_, weight)| **weight > 0.0);
     let tone = Tone::of(sampled.map(|(value, _)| *value));
-    let mut empty = 0usize;
-    for (value, _) in image.iter_mut().zip(&run.weights).filter(|(_, weight)| **weight <= 0.0) {
-        *value = tone.low;
-        empty += 1;
+    let empty = run.weights.iter().filter(|weight| **weight <= 0.0).count();
+    if empty > 0 {
+        image.to_mut().zip_mut_with(&run.weights, |value, weight| {
+            if *weight <= 0.0 {
+                *value = tone.low;
+            }
+        });
     }
     let share = 100.0 * empty as f64 / image.len().max(1) as f64;
     if share >= 0.1 {

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::arrays::each;
 use super::canvas::{Area, Canvas, DIM};
-use super::files::{safe_name, write_new};
-use super::panel::{LINE, Panel, Shown, TEXT};
-use super::run::{Layer, RunResults};
+use super::files::{Place, safe_name};
+use super::panel::{LINE, Panels, Shown, TEXT};
+use super::run::RunResults;
 use super::{charts, font};
+use crate::cache::Curve;
 use crate::error::Result;
 
 const MARGIN: usize = 18;
@@ -25,30 +25,32 @@ const PLOT: (usize, usize) = (960, 600);
 /// # Errors
 /// A folder that cannot be written to, a full disk.
 pub fn write_pictures(folder: &Path, stem: &str, run: &RunResults) -> Result<Vec<PathBuf>> {
-    let mut files = each(folder, stem, "png", run, |layer, path| {
-        let (canvas, title) = draw(run, layer);
-        write_new(path, "the picture", |out| canvas.png(out, &title))
-    })?;
-    let curves = run.curves.par_iter().map(|curve| {
-        let own = (curve.name == "frc").then(|| charts::ring_correlation(run)).flatten();
-        let plot = own.unwrap_or_else(|| charts::columns(curve));
-        let (width, height) = PLOT;
-        let (mut canvas, y) = with_origin(run, width, height);
-        plot.draw(&mut canvas, Area { x: MARGIN, y, width, height });
-        let path = folder.join(format!("{stem}_{}.png", safe_name(&curve.name)));
-        write_new(&path, "the picture", |out| canvas.png(out, &plot.title))
-    });
+    let (place, panels) = (Place::shown(folder, stem), Panels::of(run));
+    let layers = (0..panels.layers.len()).into_par_iter().map(|number| write_layer(&place, &panels, number));
+    let mut files = layers.collect::<Result<Vec<_>>>()?;
+    let curves = run.curves.par_iter().map(|curve| write_curve(&place, run, curve));
     files.extend(curves.collect::<Result<Vec<_>>>()?);
     Ok(files)
 }
 
-fn draw(run: &RunResults, layer: &Layer<'_>) -> (Canvas, String) {
-    let panel = Panel::of(run, layer);
+/// The picture of the result with this number.
+pub(super) fn write_layer(place: &Place<'_>, panels: &Panels<'_>, number: usize) -> Result<PathBuf> {
+    let panel = panels.get(number);
     let shown = Shown::whole(panel.image(), LEAST, MOST);
     let (width, height) = panel.size(shown);
-    let (mut canvas, y) = with_origin(run, width, height);
+    let (mut canvas, y) = with_origin(panels.run, width, height);
     panel.draw(&mut canvas, MARGIN, y, shown);
-    (canvas, panel.title().to_owned())
+    let name = format!("{}.png", panels.layers[number].name);
+    place.write(&name, "the picture", |out| canvas.png(out, panel.title()))
+}
+
+pub(super) fn write_curve(place: &Place<'_>, run: &RunResults, curve: &Curve) -> Result<PathBuf> {
+    let own = (curve.name == "frc").then(|| charts::ring_correlation(run)).flatten();
+    let plot = own.unwrap_or_else(|| charts::columns(curve));
+    let (width, height) = PLOT;
+    let (mut canvas, y) = with_origin(run, width, height);
+    plot.draw(&mut canvas, Area { x: MARGIN, y, width, height });
+    place.write(&format!("{}.png", safe_name(&curve.name)), "the picture", |out| canvas.png(out, &plot.title))
 }
 
 /// A canvas with room for `width` × `height` pixels at its margin and the run's name below; where the room begins.

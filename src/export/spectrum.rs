@@ -1,8 +1,11 @@
 //! Power spectra of the standard and the super-resolved image on common axes.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
+use ndarray::ArrayView2;
 use num_complex::Complex;
+use rayon::prelude::*;
 
 use super::canvas::Point;
 use super::run::RunResults;
@@ -12,6 +15,8 @@ use crate::kernel::fft2::Fft2;
 /// Pixels along a side at most that are transformed: a picture shows no more, and the memory stays small.
 const MOST: usize = 1024;
 const MOST_RINGS: usize = 160;
+/// Rows of a spectrum that are turned together: what they are read from lies in whole lines of the processor's cache.
+const BAND: usize = 16;
 
 /// A central part of the scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,23 +44,21 @@ pub(super) struct Spectra {
 }
 
 impl Spectra {
-    /// `None` where the images are not those of the scan.
-    pub(super) fn of(run: &RunResults) -> Option<Self> {
-        let superres = sampled(run)?;
+    /// Of a run and its [`sampled`] image.
+    pub(super) fn of(run: &RunResults, superres: &Image) -> Self {
         let window = Window::central(run.scan, MOST / run.upscale);
         let part = |image: &Image, times: usize| {
             let (r, c) = (window.row * times, window.col * times);
-            image.slice(ndarray::s![r..r + window.rows * times, c..c + window.cols * times]).to_owned()
+            let view = image.slice(ndarray::s![r..r + window.rows * times, c..c + window.cols * times]);
+            Spectrum::of(&view, 1.0 / times as f64)
         };
-        Some(Self {
-            standard: Spectrum::of(&part(&run.standard_bf, 1), 1.0),
-            superres: Spectrum::of(&part(&superres, run.upscale), 1.0 / run.upscale as f64),
-        })
+        let (superres, standard) = rayon::join(|| part(superres, run.upscale), || part(&run.standard_bf, 1));
+        Self { standard, superres }
     }
 }
 
 /// The super-resolved image with NaN where no sample fell; `None` where it does not belong to the scan.
-pub(super) fn sampled(run: &RunResults) -> Option<Image> {
+pub(super) fn sampled(run: &RunResults) -> Option<Cow<'_, Image>> {
     let (scan, times) = (run.scan, run.upscale);
     let fits = run.standard_bf.dim() == (scan.rows, scan.cols)
         && times > 0
@@ -64,10 +67,11 @@ pub(super) fn sampled(run: &RunResults) -> Option<Image> {
     if !fits {
         return None;
     }
-    let mut image = run.superres_image.clone();
-    if run.weights.dim() == image.dim() && run.weights.iter().any(|w| *w > 0.0) {
-        image.zip_mut_with(&run.weights, |value, weight| {
-            if *weight <= 0.0 {
+    let mut image = Cow::Borrowed(&run.superres_image);
+    let empty = |weight: &f64| *weight <= 0.0;
+    if run.weights.dim() == image.dim() && run.weights.iter().any(|w| *w > 0.0) && run.weights.iter().any(empty) {
+        image.to_mut().zip_mut_with(&run.weights, |value, weight| {
+            if empty(weight) {
                 *value = f64::NAN;
             }
         });
@@ -86,26 +90,34 @@ pub(super) struct Spectrum {
 
 impl Spectrum {
     /// Of the image less its mean, under a Hann window; what is no number counts as the mean.
-    fn of(image: &Image, step: f64) -> Self {
+    fn of(image: &ArrayView2<'_, f64>, step: f64) -> Self {
         let (rows, cols) = image.dim();
         let numbers = || image.iter().filter(|v| v.is_finite());
         let mean = numbers().sum::<f64>() / numbers().count().max(1) as f64;
         let (down, across) = (hann(rows), hann(cols));
-        let mut work: Vec<Complex<f32>> = image
-            .indexed_iter()
-            .map(|((r, c), v)| if v.is_finite() { (v - mean) * down[r] * across[c] } else { 0.0 })
-            .map(|v| Complex::new(v as f32, 0.0))
-            .collect();
-        let fft = Fft2::<f32>::new(ScanShape::new(rows, cols));
+        let mut work = vec![Complex::<f32>::default(); rows * cols];
+        work.par_chunks_exact_mut(cols).zip(&down).enumerate().for_each(|(r, (work, down))| {
+            for ((work, value), across) in work.iter_mut().zip(image.row(r)).zip(&across) {
+                work.re = if value.is_finite() { ((value - mean) * down * across) as f32 } else { 0.0 };
+            }
+        });
         let mut spectrum = vec![Complex::default(); work.len()];
-        fft.forward(&mut work, &mut spectrum, &mut vec![Complex::default(); fft.scratch_len()]);
+        Fft2::<f32>::new(ScanShape::new(rows, cols)).forward_wide(&mut work, &mut spectrum);
+        drop(work);
         let squares = |window: &[f64]| window.iter().map(|w| w * w).sum::<f64>();
         let factor = step * step / (squares(&down) * squares(&across));
         // The transform leaves rows and columns exchanged; zero frequency goes to N / 2.
         let from = |i: usize, n: usize| (i + n - n / 2) % n;
-        let power = Image::from_shape_fn((rows, cols), |(r, c)| {
-            let value = spectrum[from(c, cols) * rows + from(r, rows)];
-            (f64::from(value.re).powi(2) + f64::from(value.im).powi(2)) * factor
+        let mut power = Image::zeros((rows, cols));
+        let bands = power.as_slice_mut().unwrap_or_default();
+        bands.par_chunks_mut(BAND * cols).enumerate().for_each(|(band, power)| {
+            for c in 0..cols {
+                let line = &spectrum[from(c, cols) * rows..][..rows];
+                for (k, power) in power[c..].iter_mut().step_by(cols).enumerate() {
+                    let value = line[from(band * BAND + k, rows)];
+                    *power = (f64::from(value.re).powi(2) + f64::from(value.im).powi(2)) * factor;
+                }
+            }
         });
         Self { power, step }
     }
@@ -116,13 +128,17 @@ impl Spectrum {
         let rings = (rows.max(cols) / 2).clamp(1, MOST_RINGS);
         let width = 0.5 / self.step / rings as f64;
         let mut sums = vec![(0.0, 0usize); rings];
-        for ((r, c), power) in self.power.indexed_iter() {
-            let q = self.frequency(r, rows).hypot(self.frequency(c, cols));
-            if q > 0.0
-                && let Some((sum, count)) = sums.get_mut((q / width) as usize)
-            {
-                *sum += power;
-                *count += 1;
+        let squares = |length: usize| (0..length).map(|i| self.frequency(i, length).powi(2)).collect::<Vec<_>>();
+        let (down, across) = (squares(rows), squares(cols));
+        for (line, down) in self.power.outer_iter().zip(&down) {
+            for (power, across) in line.iter().zip(&across) {
+                let q = (down + across).sqrt();
+                if q > 0.0
+                    && let Some((sum, count)) = sums.get_mut((q / width) as usize)
+                {
+                    *sum += power;
+                    *count += 1;
+                }
             }
         }
         let filled = sums.into_iter().enumerate().filter(|(_, (_, count))| *count > 0);
@@ -187,7 +203,7 @@ mod tests {
     #[test]
     fn a_wave_is_bright_at_its_frequency_whatever_the_sampling() {
         for (rows, cols, step) in [(64, 64, 1.0), (256, 256, 0.25), (300, 120, 0.25), (60, 31, 1.0)] {
-            let view = Spectrum::of(&wave(rows, cols, step, 0.25, -0.125), step).view(160, 2.0);
+            let view = Spectrum::of(&wave(rows, cols, step, 0.25, -0.125).view(), step).view(160, 2.0);
             let brightest = view.indexed_iter().filter(|(_, v)| v.is_finite()).max_by(|a, b| a.1.total_cmp(b.1));
             let ((r, c), _) = brightest.unwrap();
             // 40 pixels per cycle; the spectrum of a real image is symmetric.
@@ -199,7 +215,7 @@ mod tests {
 
     #[test]
     fn frequencies_that_the_image_does_not_have_are_no_numbers() {
-        let view = Spectrum::of(&wave(32, 48, 1.0, 0.2, 0.2), 1.0).view(100, 2.0);
+        let view = Spectrum::of(&wave(32, 48, 1.0, 0.2, 0.2).view(), 1.0).view(100, 2.0);
         let known = view.iter().filter(|v| v.is_finite()).count();
         assert!((20 * 20..=28 * 28).contains(&known), "a quarter of each side, not {known} pixels");
         assert!(view[[50, 50]].is_finite() && view[[50, 5]].is_nan());
@@ -214,7 +230,7 @@ mod tests {
             (state >> 33) as f64 / (1u64 << 31) as f64 - 0.5
         };
         for step in [1.0, 0.25] {
-            let spectrum = Spectrum::of(&Image::from_shape_simple_fn((128, 96), &mut noise), step);
+            let spectrum = Spectrum::of(&Image::from_shape_simple_fn((128, 96), &mut noise).view(), step);
             let mean = spectrum.rotational_mean();
             assert!((mean[mean.len() - 1][0] * step - 0.5).abs() < 0.02);
             let average = mean.iter().map(|p| p[1]).sum::<f64>() / mean.len() as f64;
@@ -226,7 +242,7 @@ mod tests {
     #[test]
     fn images_of_one_row_without_contrast_or_with_nan_have_spectra() {
         for (rows, cols, value) in [(1, 7, 1.0), (7, 1, 1.0), (1, 1, 3.0), (4, 4, f64::NAN), (4, 4, f64::MAX)] {
-            let spectrum = Spectrum::of(&Image::from_elem((rows, cols), value), 1.0);
+            let spectrum = Spectrum::of(&Image::from_elem((rows, cols), value).view(), 1.0);
             assert_eq!(spectrum.view(10, 0.5).dim(), (10, 10));
             assert!(spectrum.rotational_mean().len() <= MOST_RINGS);
         }

@@ -17,13 +17,13 @@ pub(super) struct Tone {
 
 impl Tone {
     /// From the 0.5th to the 99.5th percentile of the finite values; both NaN when there are none.
-    pub(super) fn of(values: impl Iterator<Item = f64>) -> Self {
+    pub(super) fn of(values: impl Iterator<Item = f64> + Clone) -> Self {
         let (low, high) = percentiles(values, 0.005, 0.995).unwrap_or((f64::NAN, f64::NAN));
         Self { low, high, sqrt: false }
     }
 
     /// Symmetric around zero, to the 99th percentile of the absolute values.
-    pub(super) fn around_zero(values: impl Iterator<Item = f64>) -> Self {
+    pub(super) fn around_zero(values: impl Iterator<Item = f64> + Clone) -> Self {
         let limit = percentiles(values.map(f64::abs), 0.0, 0.99).map_or(0.0, |(_, high)| high);
         // No shift anywhere: the middle colour between any limits.
         let limit = if limit > 0.0 { limit } else { 1.0 };
@@ -69,13 +69,20 @@ const ENOUGH: usize = 1 << 17;
 
 /// Two percentiles (0–1) of the finite values, or `None` without any. For large images of some that are spread over them:
 /// limits of contrast need no more.
-fn percentiles(values: impl Iterator<Item = f64>, low: f64, high: f64) -> Option<(f64, f64)> {
-    let mut values: Vec<f64> = values.filter(|v| v.is_finite()).collect();
-    if values.len() > 2 * ENOUGH {
-        // An odd step, so that it does not keep to some columns of an image whose width is a power of two.
-        let step = (values.len() / ENOUGH) | 1;
-        values = values.into_iter().step_by(step).collect();
-    }
+fn percentiles(values: impl Iterator<Item = f64> + Clone, low: f64, high: f64) -> Option<(f64, f64)> {
+    let finite = values.filter(|v| v.is_finite());
+    let count = finite.clone().count();
+    // An odd step, so that it does not keep to some columns of an image whose width is a power of two.
+    let step = if count > 2 * ENOUGH { (count / ENOUGH) | 1 } else { 1 };
+    let (mut values, mut skip) = (Vec::with_capacity(count.div_ceil(step)), 0);
+    // Not `step_by`, which asks for one value after the other.
+    finite.for_each(|value| {
+        if skip == 0 {
+            values.push(value);
+            skip = step;
+        }
+        skip -= 1;
+    });
     let last = values.len().checked_sub(1)?;
     let mut at = |share: f64| *values.select_nth_unstable_by((share * last as f64).round() as usize, f64::total_cmp).1;
     Some((at(low), at(high)))
@@ -84,38 +91,55 @@ fn percentiles(values: impl Iterator<Item = f64>, low: f64, high: f64) -> Option
 /// `image` on `rows` × `cols` pixels, each the mean of what it covers; where a pixel covers a part of one only
 /// (magnification), its value. NaN counts only where there is nothing else.
 pub(super) fn resample(image: &Image, rows: usize, cols: usize) -> Image {
+    let mut all = Image::zeros((rows, cols));
+    resample_rows(image, rows, cols, |row, values| all.row_mut(row).assign(&ndarray::aview1(values)));
+    all
+}
+
+/// As [`resample`], row by row from above: hands the row's number and its values to `take`.
+pub(super) fn resample_rows(image: &Image, rows: usize, cols: usize, mut take: impl FnMut(usize, &[f64])) {
+    let image = image.as_standard_layout();
+    let width = image.ncols();
+    let lines = |row: usize| &image.as_slice().unwrap_or_default()[row * width..(row + 1) * width];
     if image.dim() == (rows, cols) {
-        return image.clone();
+        return (0..rows).for_each(|row| take(row, lines(row)));
     }
-    let (across, down) = (covers(image.ncols(), cols), covers(image.nrows(), rows));
-    let mut out = Image::zeros((rows, cols));
-    for (mut line, down) in out.rows_mut().into_iter().zip(&down) {
-        for (value, across) in line.iter_mut().zip(&across) {
+    let (across, down) = (covers(width, cols), covers(image.nrows(), rows));
+    let mut out = vec![0.0; cols];
+    for (number, down) in down.iter().enumerate() {
+        for (out, across) in out.iter_mut().zip(&across) {
             let (mut sum, mut weight) = (0.0, 0.0);
-            for (row, share_row) in down {
-                for (col, share_col) in across {
-                    let value = image[[*row, *col]];
+            for (share_row, line) in down.shares.iter().zip((down.first..).map(lines)) {
+                for (share_col, value) in across.shares.iter().zip(&line[across.first..]) {
                     if !value.is_nan() {
                         sum += value * share_row * share_col;
                         weight += share_row * share_col;
                     }
                 }
             }
-            *value = if weight > 0.0 { sum / weight } else { f64::NAN };
+            *out = if weight > 0.0 { sum / weight } else { f64::NAN };
         }
+        take(number, &out);
     }
-    out
 }
 
-/// Which of `from` pixels, and which part of each, lie under each of `to` pixels of the same length together.
-fn covers(from: usize, to: usize) -> Vec<Vec<(usize, f64)>> {
+/// What lies under one pixel: of the pixels from `first` on these parts.
+struct Cover {
+    first: usize,
+    shares: Vec<f64>,
+}
+
+/// Which of `from` pixels lie under each of `to` pixels of the same length together.
+fn covers(from: usize, to: usize) -> Vec<Cover> {
     let step = from as f64 / to as f64;
     let of = |index: usize| {
         let (start, end) = (index as f64 * step, (index + 1) as f64 * step);
-        let (first, last) = (start.floor() as usize, (end.ceil() as usize).min(from));
-        let share = |i: usize| (i, end.min((i + 1) as f64) - start.max(i as f64));
+        let share = |i: usize| end.min((i + 1) as f64) - start.max(i as f64);
         // Rounding lets a pixel reach a hair's breadth into its neighbour.
-        (first..last).map(share).filter(|(_, share)| *share > 1e-9).collect()
+        let touched = |i: &usize| share(*i) > 1e-9;
+        let reached = start.floor() as usize..(end.ceil() as usize).min(from);
+        let first = reached.clone().find(touched).unwrap_or(0);
+        Cover { first, shares: reached.filter(touched).map(share).collect() }
     };
     (0..to).map(of).collect()
 }
@@ -165,6 +189,7 @@ mod tests {
     #[test]
     fn magnifying_by_a_whole_number_repeats_pixels_and_reducing_takes_means() {
         let image = ndarray::arr2(&[[1.0, 2.0], [3.0, f64::NAN]]);
+        assert_eq!(resample(&image, 2, 2).row(0), image.row(0));
         let large = resample(&image, 6, 4);
         assert_eq!((large[[0, 0]], large[[2, 1]], large[[0, 2]], large[[5, 0]]), (1.0, 1.0, 2.0, 3.0));
         assert!(large[[5, 3]].is_nan());

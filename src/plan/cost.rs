@@ -97,6 +97,8 @@ struct Sizes {
     slab: u64,
     crop: u64,
     output: u64,
+    /// A sum over all detector pixels.
+    sum: u64,
     rows_and_cols: u64,
 }
 
@@ -110,6 +112,7 @@ impl Sizes {
             slab: crop * (plan.slab_rows * request.scan.cols) as u64 * sample,
             crop,
             output: request.scan.len() as u64 * (request.upscale * request.upscale) as u64,
+            sum: request.dtype.sum_bytes(request.crop.len()) as u64,
             rows_and_cols: (request.scan.rows + request.scan.cols) as u64,
         }
     }
@@ -193,8 +196,8 @@ impl Sizes {
     fn reconstruction(&self, request: &Request<'_>, plan: &Plan, held: u64) -> u64 {
         let common = self.batch(plan);
         if !request.half_sets {
-            // Value, weight, and what is made of them.
-            return common + self.output * (12 + 8 + 8);
+            // Sum, number of samples, and what is made of them.
+            return common + self.output * (self.sum + 4 + 8 + 8);
         }
         // A pass makes as many sums at once as there is memory for, the two half-sets at least.
         let merge = self.merge(request, plan, PADS[0]);
@@ -207,7 +210,8 @@ impl Sizes {
 
     /// The least that putting the image together is charged with.
     fn reconstruction_charge(&self, request: &Request<'_>, plan: &Plan) -> u64 {
-        let merge = if request.half_sets { self.merge(request, plan, PADS[1]).charge(2) } else { self.output * 12 };
+        let merge =
+            if request.half_sets { self.merge(request, plan, PADS[1]).charge(2) } else { self.output * (self.sum + 4) };
         self.batch(plan) + merge
     }
 

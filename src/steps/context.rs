@@ -2,7 +2,9 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::axes::{Crop, ScanShape};
+use rayon::prelude::*;
+
+use crate::axes::{Crop, Image, ScanShape};
 use crate::cache::{Step, WorkingCache};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -49,6 +51,15 @@ impl RunContext<'_> {
     pub(super) fn cache(&self) -> MutexGuard<'_, WorkingCache> {
         // A panicking holder leaves the manifest as it was last written, which is consistent.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes images with the names of their axes into the cache, side by side: most of the time goes into waiting for the
+    /// disk.
+    pub(super) fn write_images(&self, cache: &WorkingCache, images: &[(&str, &Image, [&str; 2])]) -> Result<()> {
+        let group = cache.group();
+        self.workers.install(|| {
+            images.par_iter().with_max_len(1).try_for_each(|(name, image, dims)| group.write_image(name, image, *dims))
+        })
     }
 
     /// Whether a step is complete in the cache.

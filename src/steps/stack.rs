@@ -77,6 +77,39 @@ impl Stack {
         matches!(self.slabs, Slabs::Memory { .. })
     }
 
+    /// Scan rows of one detector pixel that lie together.
+    pub fn rows_together(&self) -> usize {
+        self.line / self.scan.cols.max(1)
+    }
+
+    /// Whether images can be read [where they lie](Self::pieces): not where the stack is read by positioned reads.
+    pub fn is_addressable(&self) -> bool {
+        match &self.slabs {
+            Slabs::Memory { .. } => true,
+            Slabs::Disk { chunks, .. } => chunks.iter().all(|chunk| chunk.bytes().is_some()),
+        }
+    }
+
+    /// The image of one detector pixel where it lies: [`rows_together`](Self::rows_together) scan rows in every piece but
+    /// the last. Nothing where the stack is read by positioned reads.
+    ///
+    /// # Panics
+    /// When `S` is not the stack's type or the pixel is out of range.
+    pub fn pieces<S: Sample>(&self, pixel: usize) -> impl Iterator<Item = &[S]> {
+        assert_eq!(S::DTYPE, self.dtype, "stack of another type");
+        self.announce(pixel);
+        let (line, all) = (self.line * self.dtype.size(), self.scan.len() * self.dtype.size());
+        let count = all.div_ceil(line.max(1));
+        let slab = |index: usize| match &self.slabs {
+            Slabs::Memory { slabs, .. } => Some(&slabs[index][..]),
+            Slabs::Disk { chunks, .. } => chunks[index].bytes(),
+        };
+        (0..count).filter_map(move |index| {
+            let (start, len) = (pixel * line, line.min(all - index * line));
+            slab(index).map(|bytes| bytemuck::cast_slice(&bytes[start..start + len]))
+        })
+    }
+
     /// Has the system fetch this image, and those after it when one after the other is asked for.
     fn announce(&self, pixel: usize) {
         let Slabs::Disk { chunks, ahead } = &self.slabs else { return };

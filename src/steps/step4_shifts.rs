@@ -63,11 +63,8 @@ pub fn find_shifts(
         _ => None,
     };
     let maps = ShiftMaps { y, x, quality: map(2), zncc: map(3) };
-    let noise = publish_confidence(ctx, correlations, &maps.zncc)?;
+    let noise = keep(ctx, correlations, &maps)?;
     let mut cache = ctx.cache();
-    for (name, image) in [("shift_y", &maps.y), ("shift_x", &maps.x), ("quality", &maps.quality)] {
-        cache.group().write_image(name, image, ["det_row", "det_col"])?;
-    }
     if let Some((fit, _)) = fit {
         cache.publish_curve(convergence(fit))?;
     }
@@ -86,8 +83,9 @@ pub fn find_shifts(
     Ok(maps)
 }
 
-/// Publishes how far each peak stands above noise and how sure its position is.
-fn publish_confidence(ctx: &RunContext<'_>, correlations: &Correlations, zncc: &Image) -> Result<NoiseFloor> {
+/// Writes the maps into the cache, and how far each peak stands above noise and how sure its position is.
+fn keep(ctx: &RunContext<'_>, correlations: &Correlations, maps: &ShiftMaps) -> Result<NoiseFloor> {
+    let zncc = &maps.zncc;
     let noise = NoiseFloor::of(&correlations.reference_image);
     let cols = correlations.crop.cols;
     let sigma = |axis: usize| {
@@ -96,21 +94,22 @@ fn publish_confidence(ctx: &RunContext<'_>, correlations: &Correlations, zncc: &
             noise.shift_sigma(axis, peak[3], peak[axis] - peak[axis].round(), peak[4 + axis])
         })
     };
-    let mut cache = ctx.cache();
-    for (name, title, units, image) in [
+    let (significance, sigma) = (zncc.mapv(|z| noise.significance(z)), [sigma(0), sigma(1)]);
+    let further = [
         ("zncc", "Zero-mean normalised correlation with the reference", "", zncc),
-        (
-            "significance",
-            "Standard deviations of the correlation above noise",
-            "",
-            &zncc.mapv(|z| noise.significance(z)),
-        ),
-        ("shift_sigma_y", "Noise of the single row shift", "scan pixels", &sigma(0)),
-        ("shift_sigma_x", "Noise of the single column shift", "scan pixels", &sigma(1)),
-    ] {
+        ("significance", "Standard deviations of the correlation above noise", "", &significance),
+        ("shift_sigma_y", "Noise of the single row shift", "scan pixels", &sigma[0]),
+        ("shift_sigma_x", "Noise of the single column shift", "scan pixels", &sigma[1]),
+    ];
+    let documented = [("shift_y", &maps.y), ("shift_x", &maps.x), ("quality", &maps.quality)];
+    let all = documented.into_iter().chain(further.map(|(name, .., image)| (name, image)));
+    let mut cache = ctx.cache();
+    ctx.write_images(&cache, &all.map(|(name, image)| (name, image, ["det_row", "det_col"])).collect::<Vec<_>>())?;
+    let extra = |(name, title, units, _): (&str, &str, &str, &Image)| {
         let (name, title, units) = (name.to_owned(), title.to_owned(), units.to_owned());
-        cache.publish(Extra { name, title, units, plane: Plane::Crop, step: Step::Shifts }, image)?;
-    }
+        Extra { name, title, units, plane: Plane::Crop, step: Step::Shifts }
+    };
+    cache.record(further.map(extra).into())?;
     Ok(noise)
 }
 

@@ -7,10 +7,10 @@ use crate::axes::{Image, Sample};
 use crate::cache::Step;
 use crate::config::Merge;
 use crate::error::{Error, Result};
-use crate::kernel::upsample::{Band, Grid, Targets, deposit};
+use crate::kernel::upsample::{Band, Counts, Grid, Pieces, Sum, Targets, deposit};
 use crate::pipeline::AlignedBytes;
 use crate::steps::context::RunContext;
-use crate::steps::merge::{Job, Part, Resolutions, add_bright, upscale_factor};
+use crate::steps::merge::{Job, Part, Resolutions, upscale_factor};
 use crate::steps::parametric::from_center;
 use crate::steps::selection::usable_pixels;
 use crate::steps::stack::CroppedStack;
@@ -88,12 +88,12 @@ pub fn reconstruct(
     })?;
     let mut cache = ctx.cache();
     let fine = ["row", "col"];
-    let group = cache.group();
-    let write = |name: &str, image: &Image| group.write_image(name, image, fine);
-    let image = || write("superres_image", &result.image);
-    let (image, weights) = ctx.workers.install(|| rayon::join(image, || write("weights", &result.weights)));
-    image.and(weights)?;
-    cache.group().write_image("virtual_bf", &result.virtual_bf, ["scan_row", "scan_col"])?;
+    let images = [
+        ("superres_image", &result.image, fine),
+        ("weights", &result.weights, fine),
+        ("virtual_bf", &result.virtual_bf, ["scan_row", "scan_col"]),
+    ];
+    ctx.write_images(&cache, &images)?;
     let report = serde_json::to_value(result.report).map_err(|e| Error::bug(e.to_string()))?;
     cache.mark_done(Step::Reconstruct, report, true)?;
     Ok(result)
@@ -144,54 +144,86 @@ fn choose(ctx: &RunContext<'_>, disk: &BrightDisk, usable: &[bool], shifts: &Shi
     parts
 }
 
-/// Goes through the detector pixels in batches: images are fetched side by side, then bands of output rows are filled
-/// side by side. Every output pixel sees the detector pixels in the same order, whatever the number of workers.
+/// Bytes of images that are added to all bands before the next ones, where they are read where they lie.
+const BATCH_BYTES: usize = 8 << 20;
+const MOST_IN_BATCH: usize = 64;
+
 fn accumulate<S: Sample>(job: &Job<'_>) -> Result<Reconstruction> {
+    if S::DTYPE.sum_bytes(job.parts.len()) == size_of::<u32>() {
+        accumulate_in::<S, u32>(job)
+    } else {
+        accumulate_in::<S, f64>(job)
+    }
+}
+
+/// Goes through the detector pixels in batches: bands of output rows, and of the virtual bright field, are filled side by
+/// side. Every output pixel sees the detector pixels in the same order, whatever the number of workers.
+fn accumulate_in<S: Sample, A: Sum>(job: &Job<'_>) -> Result<Reconstruction> {
     let Job { ctx, stack, parts, factor, .. } = *job;
     let scan = ctx.scan;
     let (grid, n) = (Grid::new(scan, factor), scan.len());
     let (row_len, rows) = (grid.row_len(), grid.native_rows());
     let workers = ctx.workers.count();
-    let batch = 2 * workers;
     let image_bytes = n * size_of::<S>();
-    let bytes = rows * row_len * 12 + n * 8 + batch * image_bytes;
+    let direct = stack.is_addressable();
+    let batch = if direct { (BATCH_BYTES / image_bytes.max(1)).min(MOST_IN_BATCH) } else { 0 }.max(2 * workers);
+    let copied = if direct { 0 } else { batch * image_bytes };
+    let bytes = rows * row_len * (size_of::<A>() + size_of::<i32>()) + n * size_of::<A>() + copied;
     let _charge = ctx.budget.charge(bytes as u64, "the super-resolved image")?;
-    let (mut value, mut weight) = (vec![0.0; rows * row_len], vec![0u32; rows * row_len]);
-    let mut bright = vec![0.0; n];
-    let mut images = AlignedBytes::zeroed(batch * image_bytes);
-    let band_rows = rows.div_ceil(4 * workers);
+    let (mut value, mut counts) = (vec![A::default(); rows * row_len], Counts::new(grid));
+    let mut bright = vec![A::default(); n];
+    let mut images = AlignedBytes::zeroed(copied);
+    let band_rows = rows.div_ceil(8 * workers);
+    // No more bands of the bright field than of output rows.
+    let bright_rows = scan.rows.div_ceil(rows.div_ceil(band_rows));
 
     ctx.progress.begin("reconstruct", (parts.len() * image_bytes) as u64);
     let mut targets = vec![Targets::default(); batch];
     for group in parts.chunks(batch) {
         ctx.cancel.check()?;
-        let images = &mut images.cast_mut::<S>()[..group.len() * n];
         ctx.workers.install(|| -> Result<()> {
-            let jobs = images.par_chunks_mut(n).zip(&mut targets).zip(group);
-            jobs.try_for_each(|((image, targets), part)| {
-                stack.copy_image(part.pixel, image)?;
+            let images = images.cast_mut::<S>();
+            if !direct {
+                let copies = images.par_chunks_mut(n).zip(group);
+                copies.try_for_each(|(image, part)| stack.copy_image(part.pixel, image))?;
+            }
+            targets.par_iter_mut().zip(group).for_each(|(targets, part)| {
                 if let Some([y, x]) = part.peak {
                     grid.targets(y, x, targets);
                 }
-                Ok::<(), Error>(())
-            })?;
-            let images = &*images;
-            let bands = value.par_chunks_mut(band_rows * row_len).zip(weight.par_chunks_mut(band_rows * row_len));
-            bands.enumerate().for_each(|(i, (value, weight))| {
+            });
+            let (pieces, rows): (Vec<&[S]>, usize) = if direct {
+                (group.iter().flat_map(|part| stack.pieces::<S>(part.pixel)).collect(), stack.rows_together())
+            } else {
+                (images.chunks_exact(n).take(group.len()).collect(), scan.rows)
+            };
+            let pieces = pieces.chunks_exact(scan.rows.div_ceil(rows)).map(|pieces| Pieces { pieces, rows });
+            let images: Vec<_> = pieces.zip(group).zip(&targets).collect();
+            // What a band of output rows takes samples from, and its part of the bright field, are about the same scan rows.
+            let mut bright = bright.chunks_mut((bright_rows * scan.cols).max(1));
+            let bands = value.chunks_mut(band_rows * row_len).map(|value| (value, bright.next().unwrap_or_default()));
+            bands.collect::<Vec<_>>().into_par_iter().enumerate().for_each(|(i, (value, bright))| {
                 let rows = i * band_rows..i * band_rows + value.len() / row_len;
-                let mut band = Band { rows, value, weight };
-                for ((image, part), targets) in images.chunks_exact(n).zip(group).zip(&targets) {
+                let bright_rows = i * bright_rows..i * bright_rows + bright.len() / scan.cols.max(1);
+                let mut band = Band { rows, value };
+                for ((image, part), targets) in &images {
                     if part.peak.is_some() {
-                        deposit(grid, image, targets, &mut band);
+                        deposit(grid, *image, targets, &mut band);
+                    }
+                    if part.in_disk {
+                        image.add_rows(bright_rows.clone(), scan.cols, bright);
                     }
                 }
             });
-            add_bright(images, group, &mut bright, 4 * workers);
             Ok(())
         })?;
+        for (_, targets) in group.iter().zip(&targets).filter(|(part, _)| part.peak.is_some()) {
+            counts.add(targets);
+        }
         ctx.progress.advance((group.len() * image_bytes) as u64);
     }
     ctx.progress.end();
-    let (image, weights) = grid.finish(&value, &weight);
+    let (image, weights) = ctx.workers.install(|| grid.finish(&value, counts));
+    let bright = bright.into_iter().map(Sum::total).collect();
     Ok(Reconstruction { image, weights, virtual_bf: virtual_bf(job, bright)?, report: report(job) })
 }

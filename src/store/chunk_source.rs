@@ -54,6 +54,14 @@ impl ChunkSource {
         }
     }
 
+    /// All bytes, where they are mapped.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Source::Mapped(chunk) => Some(chunk.bytes()),
+            Source::File { .. } => None,
+        }
+    }
+
     /// Has the system fetch a range of bytes in the background. A hint: where it is not understood, nothing happens.
     pub fn will_read(&self, range: Range<usize>) {
         match &self.0 {
@@ -95,6 +103,7 @@ mod tests {
             let mut out = [0; 7];
             chunk.copy(93, &mut out).expect("read");
             assert_eq!(out, bytes[93..]);
+            assert_eq!(chunk.bytes(), map.then_some(bytes.as_slice()));
             assert_eq!(ChunkSource::open(&path, 99, map, keep).map(|_| ()).map_err(|e| e.exit_code()), Err(6));
         }
         let chunk = ChunkSource::open(&path, 100, false, false).expect("open");
