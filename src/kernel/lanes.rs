@@ -38,6 +38,7 @@ use self::turn::{Plain, Turn};
 use crate::axes::{Sample, ScanShape};
 use crate::kernel::correlate::Normalisation;
 use crate::kernel::peak::{Peak, refine};
+use crate::kernel::simd::dispatch;
 
 /// A planned correlation with one reference. Threads may share it.
 #[derive(Debug, Clone)]
@@ -114,7 +115,20 @@ impl PairCorrelation {
         assert!(right(images.0) && images.1.is_none_or(right), "image of a wrong size");
         let cells = &mut cells[..self.layout.cells()];
         let scratch = &mut scratch[..self.scratch_len()];
-        let [a, b] = self.dispatched(images, cells, scratch);
+        for (i, strip) in cells.chunks_exact_mut(self.layout.stride()).enumerate() {
+            let strip = &mut strip[..shape.rows];
+            dispatch(
+                #[inline(always)]
+                || pack_strip(self.layout, images, i, strip),
+            );
+            self.run(Work::Down(strip));
+        }
+        self.run(Work::Across(cells, scratch));
+        let mut search = [Search::new(); 2];
+        for (i, strip) in cells.chunks_exact_mut(self.layout.stride()).enumerate() {
+            self.run(Work::Up(i, &mut strip[..shape.rows], &mut search));
+        }
+        let [a, b] = search;
         let of = |part: fn(&Cell) -> &[f32; LANES], norm: &Normalisation, search: Search| {
             let value = |row: usize, col: usize| {
                 let (cell, lane) = self.layout.at(row, col);
@@ -126,65 +140,70 @@ impl PairCorrelation {
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn dispatched<S: Sample>(&self, images: Images<'_, S>, cells: &mut [Cell], scratch: &mut [Cell]) -> [Search; 2] {
+    fn run(&self, work: Work<'_>) {
         use pulp::x86::Arch;
         match Arch::new() {
-            Arch::V4(simd) => Simd::vectorize(simd, Pass { plan: self, images, cells, scratch, turn: simd }),
-            Arch::V3(simd) => Simd::vectorize(simd, Pass { plan: self, images, cells, scratch, turn: simd }),
-            _ => Simd::vectorize(pulp::Scalar::new(), Pass { plan: self, images, cells, scratch, turn: Plain }),
+            Arch::V4(simd) => Simd::vectorize(simd, Pass { plan: self, work, turn: simd }),
+            Arch::V3(simd) => Simd::vectorize(simd, Pass { plan: self, work, turn: simd }),
+            _ => Simd::vectorize(pulp::Scalar::new(), Pass { plan: self, work, turn: Plain }),
         }
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    fn dispatched<S: Sample>(&self, images: Images<'_, S>, cells: &mut [Cell], scratch: &mut [Cell]) -> [Search; 2] {
-        pulp::Arch::new().dispatch(Pass { plan: self, images, cells, scratch, turn: Plain })
+    fn run(&self, work: Work<'_>) {
+        pulp::Arch::new().dispatch(Pass { plan: self, work, turn: Plain });
     }
 }
 
-/// One correlation, to be compiled for one kind of processor.
-struct Pass<'a, S, T> {
+/// What one pass does. It is the same for all types of samples: much code, compiled for each kind of processor.
+enum Work<'a> {
+    /// A packed strip, along the rows.
+    Down(&'a mut [Cell]),
+    /// All cells, with the scratch: along the columns forwards, times the reference, and back.
+    Across(&'a mut [Cell], &'a mut [Cell]),
+    /// A strip with its number, along the rows backwards, and where to look for its extremes.
+    Up(usize, &'a mut [Cell], &'a mut [Search; 2]),
+}
+
+/// One piece of a correlation, to be compiled for one kind of processor.
+struct Pass<'a, T> {
     plan: &'a PairCorrelation,
-    images: Images<'a, S>,
-    cells: &'a mut [Cell],
-    scratch: &'a mut [Cell],
+    work: Work<'a>,
     turn: T,
 }
 
-impl<N: Sample, T: Turn> WithSimd for Pass<'_, N, T> {
-    type Output = [Search; 2];
+impl<T: Turn> WithSimd for Pass<'_, T> {
+    type Output = ();
 
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
-    fn with_simd<S: Simd>(self, simd: S) -> [Search; 2] {
-        let Pass { plan, images, cells, scratch, turn } = self;
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Pass { plan, work, turn } = self;
         let layout = plan.layout;
-        let (ScanShape { rows, cols }, stride) = (layout.shape(), layout.stride());
-        for (i, strip) in cells.chunks_exact_mut(stride).enumerate() {
-            let strip = &mut strip[..rows];
-            pack_strip(layout, images, i, strip);
-            plan.down.forward(simd, strip);
-        }
-        for (band, reference) in plan.reference.chunks_exact(cols).enumerate() {
-            let band = band * LANES..(band + 1) * LANES;
-            for (strip, columns) in cells.chunks_exact(stride).zip(scratch.chunks_exact_mut(LANES)) {
-                turn.turn(&strip[band.clone()], columns);
+        match work {
+            Work::Down(strip) => plan.down.forward(simd, strip),
+            Work::Across(cells, scratch) => {
+                let (cols, stride) = (layout.shape().cols, layout.stride());
+                for (band, reference) in plan.reference.chunks_exact(cols).enumerate() {
+                    let band = band * LANES..(band + 1) * LANES;
+                    for (strip, columns) in cells.chunks_exact(stride).zip(scratch.chunks_exact_mut(LANES)) {
+                        turn.turn(&strip[band.clone()], columns);
+                    }
+                    let line = &mut scratch[..cols];
+                    plan.across.forward(simd, line);
+                    multiply_cells(simd, line, reference);
+                    plan.across.inverse(simd, line);
+                    for (strip, columns) in cells.chunks_exact_mut(stride).zip(scratch.chunks_exact(LANES)) {
+                        turn.turn(columns, &mut strip[band.clone()]);
+                    }
+                }
             }
-            let line = &mut scratch[..cols];
-            plan.across.forward(simd, line);
-            multiply_cells(simd, line, reference);
-            plan.across.inverse(simd, line);
-            for (strip, columns) in cells.chunks_exact_mut(stride).zip(scratch.chunks_exact(LANES)) {
-                turn.turn(columns, &mut strip[band.clone()]);
+            Work::Up(index, strip, [a, b]) => {
+                plan.down.inverse(simd, strip);
+                a.strip(simd, layout, (index, strip), |cell| &cell.re);
+                b.strip(simd, layout, (index, strip), |cell| &cell.im);
             }
         }
-        let (mut a, mut b) = (Search::new(), Search::new());
-        for (i, strip) in cells.chunks_exact_mut(stride).enumerate() {
-            let strip = &mut strip[..rows];
-            plan.down.inverse(simd, strip);
-            a.strip(simd, layout, (i, strip), |cell| &cell.re);
-            b.strip(simd, layout, (i, strip), |cell| &cell.im);
-        }
-        [a, b]
     }
 }
 
