@@ -36,23 +36,14 @@ impl Colormap {
     }
 
     /// The colour at `at`, 0 the lowest to 1 the highest; beyond, the colour of the end.
-    pub(super) fn color(&self, at: f64) -> Rgb {
-        self.entry(self.index(at))
-    }
-
-    /// The number of the colour at `at`, for [`entry`](Self::entry). Without a branch: many are found at once.
     #[inline]
-    pub(super) fn index(&self, at: f64) -> u16 {
+    pub(super) fn color(&self, at: f64) -> Rgb {
+        if at.is_nan() {
+            return NOT_A_NUMBER;
+        }
         let last = self.0.len() - 1;
         // Never negative: the cast rounds down.
-        let index = (at.clamp(0.0, 1.0) * last as f64 + 0.5) as i32 as u16;
-        if at.is_nan() { u16::MAX } else { index }
-    }
-
-    /// The colour with this number; that of what is no number for one that there is not.
-    #[inline]
-    pub(super) fn entry(&self, index: u16) -> Rgb {
-        self.0.get(usize::from(index)).copied().unwrap_or(NOT_A_NUMBER)
+        self.0[(at.clamp(0.0, 1.0) * last as f64 + 0.5) as usize]
     }
 }
 

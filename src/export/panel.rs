@@ -10,7 +10,6 @@ use super::font;
 use super::run::{Layer, RunResults};
 use super::tone::{Tone, number, resample_rows, round_length};
 use crate::axes::{Image, Plane};
-use crate::kernel::simd::dispatch;
 
 /// Dots of letters are two pixels wide: readable where a picture is shown at its own size.
 pub(super) const TEXT: usize = 2;
@@ -168,17 +167,10 @@ impl<'a> Panel<'a> {
     pub(super) fn draw(&self, canvas: &mut Canvas, x: usize, y: usize, shown: Shown) {
         canvas.text(x, y, TEXT, BRIGHT, &self.title);
         let area = Area { x, y: y + LINE, width: shown.cols, height: shown.rows };
-        let mut indices = vec![0; shown.cols];
+        let mut places = vec![0.0; shown.cols];
         resample_rows(&self.image, shown.rows, shown.cols, |row, values| {
-            dispatch(
-                #[inline(always)]
-                || {
-                    for (index, value) in indices.iter_mut().zip(values) {
-                        *index = self.map.index(self.tone.position(*value));
-                    }
-                },
-            );
-            canvas.set_row(area.x, area.y + row, indices.iter().map(|index| self.map.entry(*index)));
+            self.tone.positions(values, &mut places);
+            canvas.set_row(area.x, area.y + row, places.iter().map(|place| self.map.color(*place)));
         });
         for mark in &self.marks {
             self.draw_mark(canvas, mark, area);

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::axes::Image;
+use crate::kernel::simd::dispatch;
 
 /// Which numbers become the darkest and the brightest, and how those between are spread.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,6 +62,19 @@ impl Tone {
             // Halved, because the difference of two numbers may be beyond the largest one.
             (0.5 * value - 0.5 * self.low) / (0.5 * self.high - 0.5 * self.low)
         }
+    }
+
+    /// [`position`](Self::position) of many values, with the ordinary kind of contrast several at a time.
+    pub(super) fn positions(self, values: &[f64], out: &mut [f64]) {
+        if self.sqrt || self.is_flat() {
+            out.iter_mut().zip(values).for_each(|(out, value)| *out = self.position(*value));
+            return;
+        }
+        let (low, span) = (0.5 * self.low, 0.5 * self.high - 0.5 * self.low);
+        dispatch(
+            #[inline(always)]
+            || out.iter_mut().zip(values).for_each(|(out, value)| *out = (0.5 * value - low) / span),
+        );
     }
 }
 
@@ -184,6 +198,22 @@ mod tests {
         assert_eq!(Tone::of(std::iter::empty()).position(3.0), 0.5);
         assert_eq!(Tone::around_zero([0.0; 4].into_iter()).position(0.0), 0.5);
         assert!(Tone::of([-f64::MAX, f64::MAX].into_iter()).position(0.0) == 0.5);
+    }
+
+    #[test]
+    fn many_values_lie_where_single_ones_do() {
+        let values = [-3.0, 0.0, 0.1, 1.0 / 3.0, 7.5, 1e300, -f64::MAX, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+        let tones = [(0.1, 7.3), (-f64::MAX, f64::MAX), (2.0, 2.0), (f64::NAN, f64::NAN), (-4.0, 9.0)];
+        for tone in
+            tones.map(|(low, high)| Tone { low, high, sqrt: false }).into_iter().flat_map(|t| [t, t.with_sqrt()])
+        {
+            let mut places = [0.0; 10];
+            tone.positions(&values, &mut places);
+            for (value, place) in values.iter().zip(places) {
+                let single = tone.position(*value);
+                assert!(place == single || (place.is_nan() && single.is_nan()), "{tone:?} {value}: {place}, {single}");
+            }
+        }
     }
 
     #[test]
