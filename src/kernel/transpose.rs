@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::axes::{Crop, DetShape, Sample};
 use crate::kernel::simd::dispatch;
-pub use crate::kernel::sums::{BadSamples, Sum, square_sum, sum_frames};
+pub use crate::kernel::sums::{BadSamples, Sum, add_squares, square_sum, sum_frames};
 
 /// `out[c][r] = input[r][c]` for a `rows` × `cols` input, block by block so that both sides stay in the cache: a cache line wide,
 /// for lines whose distance is a power of two compete for the same few places.
@@ -58,6 +58,13 @@ pub struct RawFrames<'a> {
 }
 
 impl<'a> RawFrames<'a> {
+    /// Some of the frames, and of each only some detector rows, `sample` bytes to a sample.
+    #[must_use]
+    pub fn part(&self, frames: Range<usize>, rows: Range<usize>, sample: usize) -> Self {
+        let offset = self.offset + frames.start * self.stride + rows.start * self.det.cols * sample;
+        Self { offset, frames: frames.len(), det: DetShape::new(rows.len(), self.det.cols), ..*self }
+    }
+
     /// Bytes of the samples `[first, first + count)` of one frame.
     #[inline(always)]
     pub(super) fn run<S: Sample>(&self, frame: usize, first: usize, count: usize) -> &'a [u8] {
@@ -75,7 +82,7 @@ pub(super) fn load<S: Sample>(bytes: &[u8], swap: bool) -> S {
 /// Detector pixels that are turned together in registers.
 const PIXELS: usize = 32;
 /// Bytes of a detector pixel's image that are gathered before they are written: a cache line.
-const RUN: usize = 64;
+pub const RUN: usize = 64;
 /// Eight-byte words in a run.
 const WORDS: usize = RUN / 8;
 /// Blocks of [`PIXELS`] whose runs are gathered together: 16 KiB, which stay in the fastest cache.
@@ -181,22 +188,7 @@ fn words<'a, S: Sample>(run: impl Fn(usize) -> &'a [u8], swap: bool, out: &mut B
             }
         }
         2 => {
-            // Two neighbouring pixels in each number, the first in the lower half.
-            let [a, b, c, d]: [[u32; PIXELS / 2]; 4] = std::array::from_fn(|i| {
-                let mut pairs: [u32; PIXELS / 2] = padded(run(i));
-                if swap {
-                    for p in &mut pairs {
-                        *p = (*p & 0x00FF_00FF) << 8 | (*p >> 8) & 0x00FF_00FF;
-                    }
-                }
-                pairs
-            });
-            for (i, two) in out.chunks_exact_mut(2).enumerate() {
-                let even = [(a[i] & 0xFFFF) | (b[i] << 16), (c[i] & 0xFFFF) | (d[i] << 16)];
-                let odd = [(a[i] >> 16) | (b[i] & 0xFFFF_0000), (c[i] >> 16) | (d[i] & 0xFFFF_0000)];
-                two[0] = u64::from(even[0]) | u64::from(even[1]) << 32;
-                two[1] = u64::from(odd[0]) | u64::from(odd[1]) << 32;
-            }
+            words_of_pairs([pairs(run(0), swap), pairs(run(1), swap), pairs(run(2), swap), pairs(run(3), swap)], out);
         }
         4 => {
             let [a, b]: [[u32; PIXELS]; 2] = std::array::from_fn(|i| {
@@ -219,6 +211,24 @@ fn words<'a, S: Sample>(run: impl Fn(usize) -> &'a [u8], swap: bool, out: &mut B
                 *word = if S::DTYPE.is_float() && all_ones { 0 } else { bits };
             }
         }
+    }
+}
+
+/// Samples of two bytes, two neighbouring pixels in each number, the first in the lower half.
+#[inline(always)]
+fn pairs(bytes: &[u8], swap: bool) -> [u32; PIXELS / 2] {
+    let pairs: [u32; PIXELS / 2] = padded(bytes);
+    if swap { pairs.map(|p| (p & 0x00FF_00FF) << 8 | (p >> 8) & 0x00FF_00FF) } else { pairs }
+}
+
+/// The words of samples of two bytes in four frames, two neighbouring pixels in each number.
+#[inline(always)]
+fn words_of_pairs([a, b, c, d]: [[u32; PIXELS / 2]; 4], out: &mut Block) {
+    for (i, two) in out.chunks_exact_mut(2).enumerate() {
+        let even = [(a[i] & 0xFFFF) | (b[i] << 16), (c[i] & 0xFFFF) | (d[i] << 16)];
+        let odd = [(a[i] >> 16) | (b[i] & 0xFFFF_0000), (c[i] >> 16) | (d[i] & 0xFFFF_0000)];
+        two[0] = u64::from(even[0]) | u64::from(even[1]) << 32;
+        two[1] = u64::from(odd[0]) | u64::from(odd[1]) << 32;
     }
 }
 

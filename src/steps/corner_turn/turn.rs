@@ -1,9 +1,9 @@
 //! Reading and turning: blocks of frames become pieces of slabs.
 
 use super::slabs::{Geometry, SlabBuffer, SlabMaker};
-use crate::axes::Endian;
+use crate::axes::{Crop, DetShape, Endian};
 use crate::error::Result;
-use crate::kernel::transpose::{BadSamples, RawFrames, Sum, square_sum, sum_frames, turn};
+use crate::kernel::transpose::{BadSamples, RUN, RawFrames, Sum, add_squares, sum_frames, turn};
 use crate::pipeline::{AlignedBytes, Block, Emitter, Pool, Pooled};
 use crate::progress::Progress;
 use crate::read::FrameSource;
@@ -156,6 +156,27 @@ impl Block for Turn<'_> {
     }
 }
 
+/// Bytes of frames that are summed and turned together: they stay in a core's own cache meanwhile.
+const PIECE_BYTES: usize = 512 << 10;
+
+/// How a block is cut into pieces of [`PIECE_BYTES`].
+#[derive(Debug, Clone, Copy)]
+struct Pieces {
+    /// Frames in a piece: so many that they fill whole cache lines of a detector pixel.
+    frames: usize,
+    /// Detector rows in a piece: all of them, unless the frames that fill one cache line are too large already.
+    rows: usize,
+}
+
+impl Pieces {
+    fn of(det: DetShape, sample: usize) -> Self {
+        let run = RUN / sample;
+        let row_bytes = (det.cols * sample).max(1);
+        let frames = (PIECE_BYTES / (row_bytes * det.rows.max(1)) / run * run).max(run);
+        Self { frames, rows: (PIECE_BYTES / (frames * row_bytes)).clamp(1, det.rows.max(1)) }
+    }
+}
+
 impl Turn<'_> {
     fn turn_into(
         &mut self,
@@ -164,15 +185,47 @@ impl Turn<'_> {
         line: usize,
         totals: &mut [Sum],
     ) -> BadSamples {
-        let crop = self.geometry.crop;
-        let (counts, squares) = totals.split_at_mut(self.geometry.det.len());
-        with_sample_type!(self.geometry.dtype, S => {
+        let Geometry { crop, det, dtype, .. } = self.geometry;
+        let (counts, squares) = totals.split_at_mut(det.len());
+        let (pieces, width) = (Pieces::of(det, dtype.size()), crop.shape().cols);
+        let mut bad = BadSamples::default();
+        with_sample_type!(dtype, S => {
             let samples = &mut out.cast_mut::<S>()[..crop.shape().len() * line];
-            turn::<S>(raw, crop, samples, line, 0);
-            for (square, image) in squares.iter_mut().zip(samples.chunks_exact(line)) {
-                *square = square_sum(&image[..raw.frames]);
+            for first in (0..raw.frames).step_by(pieces.frames) {
+                let frames = first..(first + pieces.frames).min(raw.frames);
+                for row in (0..det.rows).step_by(pieces.rows) {
+                    let rows = row..(row + pieces.rows).min(det.rows);
+                    let piece = raw.part(frames.clone(), rows.clone(), size_of::<S>());
+                    let sums = &mut counts[rows.start * det.cols..rows.end * det.cols];
+                    // One frame after the other, which the processor foresees: the turn finds them in its cache.
+                    bad.merge(sum_frames::<S>(&piece, sums, &mut self.small), first);
+                    let (row0, row1) = (crop.row0.max(rows.start), crop.row1.min(rows.end));
+                    if row0 < row1 {
+                        let part = Crop { row0: row0 - rows.start, row1: row1 - rows.start, ..crop };
+                        let pixels = (row0 - crop.row0) * width..(row1 - crop.row0) * width;
+                        turn::<S>(&piece, part, &mut samples[pixels.start * line..pixels.end * line], line, first);
+                    }
+                }
             }
-            sum_frames::<S>(raw, counts, &mut self.small)
-        })
+            // Whole lines, one after the other: a piece's parts of them are far from each other.
+            add_squares(samples, line, 0..raw.frames, squares);
+        });
+        bad
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_fill_cache_lines_and_stay_small_where_frames_let_them() {
+        for (side, sample) in [(1, 1), (16, 1), (64, 2), (128, 2), (256, 2), (256, 4), (1024, 8), (4096, 4)] {
+            let det = DetShape::new(side, side);
+            let Pieces { frames, rows } = Pieces::of(det, sample);
+            assert!(frames * sample % RUN == 0 && (1..=side).contains(&rows), "{det}: {frames} frames, {rows} rows");
+            let bytes = frames * rows * side * sample;
+            assert!(bytes <= PIECE_BYTES || rows == 1 && frames * sample == RUN, "{det}: {bytes}");
+        }
     }
 }
