@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::axes::{DType, Sample};
+use crate::axes::{CountRange, DType, Sample};
 use crate::kernel::simd::dispatch;
 use crate::kernel::transpose::{RawFrames, load};
 
@@ -87,6 +87,28 @@ pub fn sum_frames<S: Sample>(frames: &RawFrames<'_>, sums: &mut [Sum], small: &m
         }
     }
     bad
+}
+
+/// The smallest and the largest sample of all frames, over the whole detector; `None` for floats and without samples.
+pub fn count_range<S: Sample>(frames: &RawFrames<'_>) -> Option<CountRange> {
+    let pixels = frames.det.len();
+    if S::DTYPE.is_float() || pixels == 0 || frames.frames == 0 {
+        return None;
+    }
+    let first = load::<S>(frames.run::<S>(0, 0, 1), frames.swap);
+    let (least, most) = dispatch(
+        #[inline(always)]
+        || {
+            (0..frames.frames).fold((first, first), |range, f| {
+                let samples = frames.run::<S>(f, 0, pixels).chunks_exact(size_of::<S>());
+                samples.map(|bytes| load::<S>(bytes, frames.swap)).fold(range, |(least, most), v| {
+                    (if v < least { v } else { least }, if v > most { v } else { most })
+                })
+            })
+        },
+    );
+    // What is too large for an i64 becomes the largest one.
+    Some(CountRange { least: least.to_f64() as i64, most: most.to_f64() as i64 })
 }
 
 /// Frames that are added up in registers before their sum goes to memory.

@@ -1,9 +1,11 @@
 //! Reading and turning: blocks of frames become pieces of slabs.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::slabs::{Geometry, SlabBuffer, SlabMaker};
 use crate::axes::{Crop, DetShape, Endian};
-use crate::error::Result;
-use crate::kernel::transpose::{BadSamples, RUN, RawFrames, Sum, add_squares, sum_frames, turn};
+use crate::error::{Error, Result};
+use crate::kernel::transpose::{BadSamples, RUN, RawFrames, Sum, add_squares, sum_frames, turn, turn_narrow};
 use crate::pipeline::{AlignedBytes, Block, Emitter, Pool, Pooled};
 use crate::progress::Progress;
 use crate::read::FrameSource;
@@ -121,6 +123,8 @@ pub(super) struct Turn<'a> {
     pub(super) slabs: SlabMaker,
     pub(super) parts: Pool,
     pub(super) small: Vec<i32>,
+    /// Set where a count does not fit in the stack's type.
+    pub(super) misfit: &'a AtomicBool,
     pub(super) progress: &'a dyn Progress,
 }
 
@@ -141,11 +145,11 @@ impl Block for Turn<'_> {
             if place.frames < g.line() {
                 bytes.fill(0);
             }
-            let bad = self.turn_into(&raw, bytes, g.line(), totals);
+            let bad = self.turn_into(&raw, bytes, g.line(), totals)?;
             (TurnedSamples::WholeSlab(slab), bad)
         } else {
             let mut part = out.take(&self.parts)?;
-            let bad = self.turn_into(&raw, &mut part, place.frames, totals);
+            let bad = self.turn_into(&raw, &mut part, place.frames, totals)?;
             (TurnedSamples::Part(part), bad)
         };
         drop(buffer);
@@ -169,8 +173,9 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn of(det: DetShape, sample: usize) -> Self {
-        let run = RUN / sample;
+    /// For frames with samples of `sample` bytes that become `stored` bytes.
+    fn of(det: DetShape, sample: usize, stored: usize) -> Self {
+        let run = RUN / stored;
         let row_bytes = (det.cols * sample).max(1);
         let frames = (PIECE_BYTES / (row_bytes * det.rows.max(1)) / run * run).max(run);
         Self { frames, rows: (PIECE_BYTES / (frames * row_bytes)).clamp(1, det.rows.max(1)) }
@@ -178,39 +183,49 @@ impl Pieces {
 }
 
 impl Turn<'_> {
+    /// Turns a block into lines of `line` samples each, and adds up. Fails where a count does not fit in the stack's type.
     fn turn_into(
         &mut self,
         raw: &RawFrames<'_>,
         out: &mut AlignedBytes,
         line: usize,
         totals: &mut [Sum],
-    ) -> BadSamples {
-        let Geometry { crop, det, dtype, .. } = self.geometry;
+    ) -> Result<BadSamples> {
+        let Geometry { crop, det, dtype, stored, .. } = self.geometry;
         let (counts, squares) = totals.split_at_mut(det.len());
-        let (pieces, width) = (Pieces::of(det, dtype.size()), crop.shape().cols);
+        let (pieces, width) = (Pieces::of(det, dtype.size(), stored.size()), crop.shape().cols);
         let mut bad = BadSamples::default();
-        with_sample_type!(dtype, S => {
-            let samples = &mut out.cast_mut::<S>()[..crop.shape().len() * line];
+        with_sample_type!(stored, N => {
+            let samples = &mut out.cast_mut::<N>()[..crop.shape().len() * line];
             for first in (0..raw.frames).step_by(pieces.frames) {
                 let frames = first..(first + pieces.frames).min(raw.frames);
                 for row in (0..det.rows).step_by(pieces.rows) {
                     let rows = row..(row + pieces.rows).min(det.rows);
-                    let piece = raw.part(frames.clone(), rows.clone(), size_of::<S>());
-                    let sums = &mut counts[rows.start * det.cols..rows.end * det.cols];
+                    let piece = raw.part(frames.clone(), rows.clone(), dtype.size());
                     // One frame after the other, which the processor foresees: the turn finds them in its cache.
-                    bad.merge(sum_frames::<S>(&piece, sums, &mut self.small), first);
+                    bad.merge(self.sum(&piece, &mut counts[rows.start * det.cols..rows.end * det.cols]), first);
                     let (row0, row1) = (crop.row0.max(rows.start), crop.row1.min(rows.end));
                     if row0 < row1 {
                         let part = Crop { row0: row0 - rows.start, row1: row1 - rows.start, ..crop };
                         let pixels = (row0 - crop.row0) * width..(row1 - crop.row0) * width;
-                        turn::<S>(&piece, part, &mut samples[pixels.start * line..pixels.end * line], line, first);
+                        let lines = &mut samples[pixels.start * line..pixels.end * line];
+                        if stored == dtype {
+                            turn::<N>(&piece, part, lines, line, first);
+                        } else if !turn_narrow::<N>(&piece, dtype, part, (lines, line, first)) {
+                            self.misfit.store(true, Ordering::Relaxed);
+                            return Err(Error::bug(format!("a count of {dtype} does not fit in {stored}")));
+                        }
                     }
                 }
             }
             // Whole lines, one after the other: a piece's parts of them are far from each other.
             add_squares(samples, line, 0..raw.frames, squares);
         });
-        bad
+        Ok(bad)
+    }
+
+    fn sum(&mut self, frames: &RawFrames<'_>, sums: &mut [Sum]) -> BadSamples {
+        with_sample_type!(self.geometry.dtype, S => sum_frames::<S>(frames, sums, &mut self.small))
     }
 }
 
@@ -220,12 +235,16 @@ mod tests {
 
     #[test]
     fn pieces_fill_cache_lines_and_stay_small_where_frames_let_them() {
-        for (side, sample) in [(1, 1), (16, 1), (64, 2), (128, 2), (256, 2), (256, 4), (1024, 8), (4096, 4)] {
+        let shapes = [(1, 1), (16, 1), (64, 2), (128, 2), (256, 2), (256, 4), (1024, 8), (4096, 4)];
+        for ((side, sample), stored) in shapes.into_iter().flat_map(|s| [(s, s.1), (s, 1)]) {
             let det = DetShape::new(side, side);
-            let Pieces { frames, rows } = Pieces::of(det, sample);
-            assert!(frames * sample % RUN == 0 && (1..=side).contains(&rows), "{det}: {frames} frames, {rows} rows");
+            let Pieces { frames, rows } = Pieces::of(det, sample, stored);
+            assert!(
+                (frames * stored).is_multiple_of(RUN) && (1..=side).contains(&rows),
+                "{det}: {frames} frames, {rows} rows"
+            );
             let bytes = frames * rows * side * sample;
-            assert!(bytes <= PIECE_BYTES || rows == 1 && frames * sample == RUN, "{det}: {bytes}");
+            assert!(bytes <= PIECE_BYTES || rows == 1 && frames * stored == RUN, "{det}: {bytes}");
         }
     }
 }
