@@ -5,13 +5,13 @@ use std::hint::black_box;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use num_complex::Complex;
-use stemstream::axes::{Crop, DetShape, ScanShape};
+use stemstream::axes::{Crop, DType, DetShape, ScanShape};
 use stemstream::kernel::convert::{PixelSums, offset, pack_pair, pixel_sums};
 use stemstream::kernel::correlate::{Normalisation, multiply_packed};
 use stemstream::kernel::fft2::Fft2;
 use stemstream::kernel::lanes::{Cell, PairCorrelation};
 use stemstream::kernel::peak::find_pair;
-use stemstream::kernel::transpose::{RawFrames, Sum, sum_frames, transpose, turn};
+use stemstream::kernel::transpose::{RawFrames, Sum, sum_frames, transpose, turn, turn_narrow};
 use stemstream::kernel::upsample::{Band, Counts, Grid, Pieces, Targets, deposit};
 
 type C32 = Complex<f32>;
@@ -60,6 +60,15 @@ fn corner_turn(c: &mut Criterion) {
         group.bench_with_input(BenchmarkId::new("turn and sum", det), &raw, |b, raw| {
             b.iter(|| {
                 turn(black_box(raw), crop, &mut out, FRAMES, 0);
+                sum_frames::<u16>(raw, &mut sums, &mut small)
+            });
+        });
+        let mut out = vec![0u8; crop.shape().len() * FRAMES];
+        assert!(turn_narrow(&raw, DType::U16, crop, (&mut out, FRAMES, 0)), "counts of one byte");
+        assert_eq!(u16::from(out[FRAMES + 3]), samples[3 * det.len() + low * side + low + 1], "the turn is wrong");
+        group.bench_with_input(BenchmarkId::new("turn to u8 and sum", det), &raw, |b, raw| {
+            b.iter(|| {
+                turn_narrow(black_box(raw), DType::U16, crop, (&mut out[..], FRAMES, 0));
                 sum_frames::<u16>(raw, &mut sums, &mut small)
             });
         });

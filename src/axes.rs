@@ -148,6 +148,31 @@ impl DType {
     }
 }
 
+/// The smallest and the largest of some whole numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountRange {
+    /// The smallest.
+    pub least: i64,
+    /// The largest.
+    pub most: i64,
+}
+
+impl CountRange {
+    /// The range of both.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self { least: self.least.min(other.least), most: self.most.max(other.most) }
+    }
+
+    /// The smallest type that holds such counts with a quarter to spare, where it has fewer bits than `dtype`.
+    pub fn narrow_type(self, dtype: DType) -> Option<DType> {
+        let fits =
+            |narrow: &(DType, i64)| narrow.0.size() < dtype.size() && self.least >= 0 && self.most <= narrow.1 / 4 * 3;
+        let types = [(DType::U8, i64::from(u8::MAX)), (DType::U16, i64::from(u16::MAX))];
+        types.into_iter().filter(|_| !dtype.is_float()).find(fits).map(|(narrow, _)| narrow)
+    }
+}
+
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -332,6 +357,20 @@ mod tests {
     fn wavelengths_agree_with_the_tables() {
         assert!((wavelength_angstrom(300e3) - 0.019_687).abs() < 1e-6);
         assert!((wavelength_angstrom(80e3) - 0.041_757).abs() < 1e-6);
+    }
+
+    #[test]
+    fn counts_get_a_smaller_type_only_with_room_to_spare() {
+        let of = |dtype, least, most| CountRange { least, most }.narrow_type(dtype);
+        assert_eq!(of(DType::U16, 0, 189), Some(DType::U8));
+        assert_eq!(of(DType::U16, 0, 190), None, "two bytes already");
+        assert_eq!(of(DType::U32, 0, 190), Some(DType::U16));
+        assert_eq!(of(DType::I64, 0, 49_149), Some(DType::U16));
+        assert_eq!(of(DType::I64, 0, 49_152), None);
+        assert_eq!(of(DType::I16, -1, 5), None, "negative numbers");
+        assert_eq!((of(DType::U8, 0, 1), of(DType::I8, 0, 1), of(DType::F32, 0, 1)), (None, None, None));
+        let both = CountRange { least: 0, most: 3 }.or(CountRange { least: -2, most: 2 });
+        assert_eq!(both, CountRange { least: -2, most: 3 });
     }
 
     #[test]

@@ -90,12 +90,18 @@ fn close(what: &str, predicted: u64, found: u64, slack: f64) -> bool {
 /// Scan, detector, radius of the disk, settings.
 type Shape = (&'static str, &'static str, &'static str, &'static [&'static str]);
 
-const SHAPES: [Shape; 6] = [
+const SHAPES: [Shape; 7] = [
     ("64,64", "48,48", "16", &["plan.in_memory=true"]),
     ("96,80", "64,64", "20", &["run.mode=lean", "plan.in_memory=false"]),
     ("128,48", "40,40", "12", &["align.method=classic", "plan.in_memory=true"]),
     ("48,160", "32,32", "10", &["align.method=classic", "run.mode=lean", "plan.in_memory=false"]),
     ("100,100", "48,48", "12", &["plan.in_memory=false"]),
+    (
+        "64,80",
+        "64,64",
+        "20",
+        &["align.method=classic", "run.mode=lean", "plan.in_memory=true", "plan.narrow_stack=true"],
+    ),
     (
         "72,72",
         "56,56",
@@ -105,7 +111,7 @@ const SHAPES: [Shape; 6] = [
 ];
 
 #[test]
-fn memory_and_disk_are_as_predicted_on_six_shapes() {
+fn memory_and_disk_are_as_predicted_on_seven_shapes() {
     let mut wrong = Vec::new();
     for (scan, det, radius, settings) in SHAPES {
         // Not in memory: a disk has blocks.

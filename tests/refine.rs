@@ -20,7 +20,7 @@ use stemstream::plan::{Around, Exports, Plan, Request};
 use stemstream::progress::{CancelToken, Silent};
 use stemstream::session::Session;
 use stemstream::simulate::{SimulationSpec, simulate};
-use stemstream::steps::{BrightDisk, Detected, RefineReport, RunContext, corner_turn, fit_spectra, refine};
+use stemstream::steps::{BrightDisk, RefineReport, RunContext, corner_turn, fit_spectra, refine};
 
 /// 64 × 64 positions, 48 × 48 detector pixels, a disk of 16 pixels, shifts of up to 4 scan pixels.
 fn spec(counts: f64) -> SimulationSpec {
@@ -156,6 +156,8 @@ impl Scan {
             exports: Exports::default(),
             around: Around::default(),
             fixed_layout: None,
+            counts: None,
+            stored_stack: None,
             overrides,
         })
         .unwrap();
@@ -174,8 +176,7 @@ impl Scan {
             scan: self.spec.scan,
             crop: self.disk.crop,
         };
-        let detected = Detected { disk: self.disk, sampled_pattern: Image::zeros((0, 0)), warnings: Vec::new() };
-        let stack = corner_turn(&ctx, &detected).unwrap();
+        let stack = corner_turn(&ctx, &self.disk).unwrap();
         let spectra = fit_spectra(&ctx, &self.disk, &stack.stack).unwrap();
         let report = refine(&ctx, &self.disk, &spectra, Some(&self.optics()), (&mut maps.y, &mut maps.x)).unwrap();
         drop(spectra);

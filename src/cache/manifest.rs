@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::axes::{DType, DetShape, ScanShape};
+use crate::axes::{CountRange, DType, DetShape, ScanShape};
 use crate::cache::fingerprint::Fingerprint;
 use crate::cache::published::{Curve, Extra};
 use crate::cache::tiles::TileSet;
@@ -141,6 +141,9 @@ pub struct Manifest {
     pub parameters: BTreeMap<Step, Value>,
     /// How far each step is.
     pub steps: BTreeMap<Step, StepState>,
+    /// The smallest and the largest sample of the frames in which the disk was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<CountRange>,
     /// Small results of steps (the disk, sums), by step.
     pub results: BTreeMap<Step, Value>,
     /// Further images that the steps made; the arrays bear their names.

@@ -65,6 +65,7 @@ impl WorkingCache {
             det,
             dtype,
             layout: None,
+            counts: None,
             config: Value::Null,
             parameters: BTreeMap::default(),
             steps: BTreeMap::default(),

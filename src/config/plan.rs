@@ -20,6 +20,8 @@ const MOST_READ: u64 = 1 << 30;
 pub struct PlanConfig {
     /// Hold the cropped stack in memory (`true`) or on disk (`false`).
     pub in_memory: Option<bool>,
+    /// Keep counts in fewer bits than the source where they fit: also for scans that come from the disk (`true`), or never.
+    pub narrow_stack: Option<bool>,
     /// Scan rows in one slab (chunk) of the stack.
     pub slab_rows: Option<usize>,
     /// Bytes read from the source at once.

@@ -1,7 +1,9 @@
 //! Sums over frames, exact and in any groups.
 #![expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
 
-use crate::axes::Sample;
+use std::ops::Range;
+
+use crate::axes::{CountRange, DType, Sample};
 use crate::kernel::simd::dispatch;
 use crate::kernel::transpose::{RawFrames, load};
 
@@ -12,6 +14,17 @@ pub struct BadSamples {
     pub nan: u64,
     /// The first frame of the block that has one.
     pub first_frame: Option<usize>,
+}
+
+impl BadSamples {
+    /// Adds what was found in a part of the frames that begins at frame `first`.
+    pub fn merge(&mut self, other: Self, first: usize) {
+        self.nan += other.nan;
+        self.first_frame = match (self.first_frame, other.first_frame.map(|frame| frame + first)) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
 }
 
 /// A sum that keeps what rounding takes from it (two-sum, Knuth 1969), so that its value is the same in whichever
@@ -76,40 +89,122 @@ pub fn sum_frames<S: Sample>(frames: &RawFrames<'_>, sums: &mut [Sum], small: &m
     bad
 }
 
-/// Integers of up to 16 bits: of 32 767 frames the sum fits in an `i32`.
+/// The smallest and the largest sample of all frames, over the whole detector; `None` for floats and without samples.
+pub fn count_range<S: Sample>(frames: &RawFrames<'_>) -> Option<CountRange> {
+    let pixels = frames.det.len();
+    if S::DTYPE.is_float() || pixels == 0 || frames.frames == 0 {
+        return None;
+    }
+    let first = load::<S>(frames.run::<S>(0, 0, 1), frames.swap);
+    let (least, most) = dispatch(
+        #[inline(always)]
+        || {
+            (0..frames.frames).fold((first, first), |range, f| {
+                let samples = frames.run::<S>(f, 0, pixels).chunks_exact(size_of::<S>());
+                samples.map(|bytes| load::<S>(bytes, frames.swap)).fold(range, |(least, most), v| {
+                    (if v < least { v } else { least }, if v > most { v } else { most })
+                })
+            })
+        },
+    );
+    // What is too large for an i64 becomes the largest one.
+    Some(CountRange { least: least.to_f64() as i64, most: most.to_f64() as i64 })
+}
+
+/// Frames that are added up in registers before their sum goes to memory.
+const TOGETHER: usize = 4;
+
+/// Integers of up to 16 bits: of 32 764 frames the sum fits in an `i32`.
 #[inline(always)]
 fn sum_small<S: Sample>(frames: &RawFrames<'_>, sums: &mut [Sum], small: &mut Vec<i32>) {
+    const MOST: usize = 32_767 / TOGETHER * TOGETHER;
     let pixels = sums.len();
-    for f0 in (0..frames.frames).step_by(32_767) {
+    for f0 in (0..frames.frames).step_by(MOST) {
+        let f1 = (f0 + MOST).min(frames.frames);
         small.clear();
         small.resize(pixels, 0);
-        for f in f0..(f0 + 32_767).min(frames.frames) {
-            let samples = frames.run::<S>(f, 0, pixels).chunks_exact(size_of::<S>());
-            if frames.swap {
-                small.iter_mut().zip(samples).for_each(|(sum, bytes)| *sum += load::<S>(bytes, true).to_i32());
-            } else {
-                small.iter_mut().zip(samples).for_each(|(sum, bytes)| *sum += load::<S>(bytes, false).to_i32());
-            }
+        // What `swap` is must be known to the loop, or it is not made into vectors.
+        if frames.swap {
+            sum_range::<S>(frames, f0..f1, |bytes| load::<S>(bytes, true).to_i32(), small);
+        } else {
+            sum_range::<S>(frames, f0..f1, |bytes| load::<S>(bytes, false).to_i32(), small);
         }
         sums.iter_mut().zip(&*small).for_each(|(sum, &part)| sum.add(f64::from(part)));
     }
 }
 
+#[inline(always)]
+fn sum_range<S: Sample>(frames: &RawFrames<'_>, range: Range<usize>, of: impl Fn(&[u8]) -> i32, small: &mut [i32]) {
+    let pixels = small.len();
+    let samples = |f: usize| frames.run::<S>(f, 0, pixels).chunks_exact(size_of::<S>());
+    let whole = range.start + range.len() / TOGETHER * TOGETHER;
+    for f in (range.start..whole).step_by(TOGETHER) {
+        let [a, b, c, d]: [_; TOGETHER] = std::array::from_fn(|i| samples(f + i));
+        for ((sum, (a, b)), (c, d)) in small.iter_mut().zip(a.zip(b)).zip(c.zip(d)) {
+            *sum += of(a) + of(b) + of(c) + of(d);
+        }
+    }
+    for f in whole..range.end {
+        small.iter_mut().zip(samples(f)).for_each(|(sum, bytes)| *sum += of(bytes));
+    }
+}
+
 /// The sum of the squares of finite samples: exact for integers of up to 16 bits.
 pub fn square_sum<S: Sample>(samples: &[S]) -> Sum {
-    let mut sum = Sum::default();
-    if S::SMALL {
-        // Squares of 16 bits fill 32; of 2²⁰ of them the sum is still a whole number of an f64.
-        dispatch(|| {
-            for part in samples.chunks(1 << 20) {
-                let squares = part.iter().map(|s| u64::from(s.to_i32().unsigned_abs().wrapping_pow(2)));
-                sum.add(squares.sum::<u64>() as f64);
+    let mut sum = [Sum::default()];
+    add_squares(samples, samples.len().max(1), 0..samples.len(), &mut sum);
+    sum[0]
+}
+
+/// Adds the squares of the samples `range` of each line of `lines`, `line` samples each, to that line's sum: exact for
+/// integers of up to 16 bits. Samples must be finite.
+///
+/// # Panics
+/// When `range` does not lie within a line.
+pub fn add_squares<S: Sample>(lines: &[S], line: usize, range: Range<usize>, sums: &mut [Sum]) {
+    dispatch(
+        #[inline(always)]
+        || {
+            for (sum, samples) in sums.iter_mut().zip(lines.chunks_exact(line)) {
+                let samples = &samples[range.clone()];
+                if !S::SMALL {
+                    samples.iter().map(|s| s.to_f64()).for_each(|v| sum.add(v * v));
+                    continue;
+                }
+                // Of 2²⁰ squares of 32 bits the sum is still a whole number of an f64.
+                for part in samples.chunks(1 << 20) {
+                    sum.add(small_squares(part) as f64);
+                }
             }
-        });
-    } else {
-        samples.iter().map(|s| s.to_f64()).for_each(|v| sum.add(v * v));
+        },
+    );
+}
+
+/// Squares of integers of up to 16 bits. What counting detectors deliver is far below the largest number of its type, and
+/// squares of 24 bits are added in half the space that the largest ones need.
+#[inline(always)]
+fn small_squares<S: Sample>(samples: &[S]) -> u64 {
+    const LOW: u16 = 0x0FFF;
+    match S::DTYPE {
+        DType::U8 => {
+            let bytes: &[u8] = bytemuck::cast_slice(samples);
+            let square = |&v: &u8| u32::from(v) * u32::from(v);
+            bytes.chunks(1 << 15).map(|part| u64::from(part.iter().map(square).sum::<u32>())).sum()
+        }
+        DType::U16 => {
+            let counts: &[u16] = bytemuck::cast_slice(samples);
+            let low = |&v: &u16| u32::from(v & LOW) * u32::from(v & LOW);
+            let sum_of = |part: &[u16]| {
+                if part.iter().fold(0, |all, v| all | v) <= LOW {
+                    u64::from(part.iter().map(low).sum::<u32>())
+                } else {
+                    part.iter().map(|&v| u64::from(u32::from(v) * u32::from(v))).sum()
+                }
+            };
+            counts.chunks(1 << 8).map(sum_of).sum()
+        }
+        _ => samples.iter().map(|s| u64::from(s.to_i32().unsigned_abs().wrapping_pow(2))).sum(),
     }
-    sum
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! Transposes: of images between transforms, and of frames into the pixel-major stack (the corner turn).
 #![expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
 
+mod words;
+
 use std::ops::Range;
 
-use crate::axes::{Crop, DetShape, Sample};
+use self::words::{Block, Narrow, PIXELS, Same, Words};
+use crate::axes::{Crop, DType, DetShape, Sample};
 use crate::kernel::simd::dispatch;
-pub use crate::kernel::sums::{BadSamples, Sum, square_sum, sum_frames};
+pub use crate::kernel::sums::{BadSamples, Sum, add_squares, count_range, square_sum, sum_frames};
 
 /// `out[c][r] = input[r][c]` for a `rows` × `cols` input, block by block so that both sides stay in the cache: a cache line wide,
 /// for lines whose distance is a power of two compete for the same few places.
@@ -58,6 +61,13 @@ pub struct RawFrames<'a> {
 }
 
 impl<'a> RawFrames<'a> {
+    /// Some of the frames, and of each only some detector rows, `sample` bytes to a sample.
+    #[must_use]
+    pub fn part(&self, frames: Range<usize>, rows: Range<usize>, sample: usize) -> Self {
+        let offset = self.offset + frames.start * self.stride + rows.start * self.det.cols * sample;
+        Self { offset, frames: frames.len(), det: DetShape::new(rows.len(), self.det.cols), ..*self }
+    }
+
     /// Bytes of the samples `[first, first + count)` of one frame.
     #[inline(always)]
     pub(super) fn run<S: Sample>(&self, frame: usize, first: usize, count: usize) -> &'a [u8] {
@@ -72,17 +82,12 @@ pub(super) fn load<S: Sample>(bytes: &[u8], swap: bool) -> S {
     if swap { value.swap_bytes() } else { value }
 }
 
-/// Detector pixels that are turned together in registers.
-const PIXELS: usize = 32;
 /// Bytes of a detector pixel's image that are gathered before they are written: a cache line.
-const RUN: usize = 64;
+pub const RUN: usize = 64;
 /// Eight-byte words in a run.
 const WORDS: usize = RUN / 8;
 /// Blocks of [`PIXELS`] whose runs are gathered together: 16 KiB, which stay in the fastest cache.
 const BLOCKS: usize = 8;
-
-/// One word of each pixel of a block: a few neighbouring frames.
-type Block = [u64; PIXELS];
 
 /// The corner turn of one block: crops every frame and writes it pixel by pixel.
 ///
@@ -97,6 +102,49 @@ type Block = [u64; PIXELS];
 /// # Panics
 /// When `out` is not `crop pixels * line` long or the frames do not fit in a line.
 pub fn turn<S: Sample>(frames: &RawFrames<'_>, crop: Crop, out: &mut [S], line: usize, start: usize) {
+    turn_words::<S, S>(frames, crop, (out, line, start), &mut Same::<S>::new());
+}
+
+/// As [`turn`], from integers of the type `source` into ones of fewer bytes without a sign. Returns whether every sample of
+/// the crop fits in an `N`; where one does not, what is in `out` means nothing.
+///
+/// # Panics
+/// As [`turn`], and when `N` is not `u8` or `u16`, or `source` is not a larger integer.
+pub fn turn_narrow<N: Sample>(
+    frames: &RawFrames<'_>,
+    source: DType,
+    crop: Crop,
+    (out, line, start): (&mut [N], usize, usize),
+) -> bool {
+    assert!(!source.is_float() && source.size() > size_of::<N>(), "{source} is not narrowed to {}", N::DTYPE);
+    match N::DTYPE {
+        DType::U8 => narrow_to::<u8>(frames, source, crop, (bytemuck::cast_slice_mut(out), line, start)),
+        DType::U16 => narrow_to::<u16>(frames, source, crop, (bytemuck::cast_slice_mut(out), line, start)),
+        other => panic!("counts are not narrowed to {other}"),
+    }
+}
+
+/// A negative number has bits set where no small count has: the types without a sign do for all.
+fn narrow_to<N: Sample>(frames: &RawFrames<'_>, source: DType, crop: Crop, out: (&mut [N], usize, usize)) -> bool {
+    fn narrow<S: Sample, N: Sample>(frames: &RawFrames<'_>, crop: Crop, out: (&mut [N], usize, usize)) -> bool {
+        let mut words = Narrow::<S, N>::new();
+        turn_words::<S, N>(frames, crop, out, &mut words);
+        words.all_fit()
+    }
+    match source.size() {
+        2 => narrow::<u16, N>(frames, crop, out),
+        4 => narrow::<u32, N>(frames, crop, out),
+        _ => narrow::<u64, N>(frames, crop, out),
+    }
+}
+
+/// From samples `S` to samples `N`, which `words` makes of them.
+fn turn_words<S: Sample, N: Sample>(
+    frames: &RawFrames<'_>,
+    crop: Crop,
+    (out, line, start): (&mut [N], usize, usize),
+    words: &mut impl Words,
+) {
     let shape = crop.shape();
     assert_eq!(out.len(), shape.len() * line, "stack block of a wrong size");
     assert!(start + frames.frames <= line, "frames beyond the end of a line");
@@ -110,9 +158,9 @@ pub fn turn<S: Sample>(frames: &RawFrames<'_>, crop: Crop, out: &mut [S], line: 
                 for c0 in (0..shape.cols).step_by(width) {
                     let rows = row0..(row0 + height).min(shape.rows);
                     let cols = c0..(c0 + width).min(shape.cols);
-                    for f0 in (0..frames.frames).step_by(RUN / size_of::<S>()) {
-                        let range = f0..(f0 + RUN / size_of::<S>()).min(frames.frames);
-                        gather::<S>(frames, crop, &range, (&rows, &cols), &mut cell);
+                    for f0 in (0..frames.frames).step_by(RUN / size_of::<N>()) {
+                        let range = f0..(f0 + RUN / size_of::<N>()).min(frames.frames);
+                        gather::<S, N>(frames, crop, &range, (&rows, &cols), words, &mut cell);
                         for (row, blocks) in rows.clone().zip((0..BLOCKS).step_by(cols.len().div_ceil(PIXELS))) {
                             for (i, col) in cols.clone().enumerate() {
                                 let at = (row * shape.cols + col) * line + start + f0;
@@ -138,14 +186,15 @@ pub fn turn<S: Sample>(frames: &RawFrames<'_>, crop: Crop, out: &mut [S], line: 
 
 /// Gathers a band: `cell[word][block]` for each row of the band its blocks, one after the other.
 #[inline(always)]
-fn gather<S: Sample>(
+fn gather<S: Sample, N: Sample>(
     frames: &RawFrames<'_>,
     crop: Crop,
     range: &Range<usize>,
     (rows, cols): (&Range<usize>, &Range<usize>),
+    words: &mut impl Words,
     cell: &mut [[Block; BLOCKS]; WORDS],
 ) {
-    let in_word = 8 / size_of::<S>();
+    let in_word = 8 / size_of::<N>();
     for (cell, f0) in cell.iter_mut().zip(range.clone().step_by(in_word)) {
         let mut blocks = cell.iter_mut();
         for row in rows.clone() {
@@ -155,88 +204,18 @@ fn gather<S: Sample>(
                 // Beyond the last frame anything will do: it is not copied.
                 let run = |i: usize| frames.run::<S>((f0 + i).min(range.end - 1), first + col, pixels);
                 if let Some(block) = blocks.next() {
-                    words::<S>(run, frames.swap, block);
+                    words.put_together(run, frames.swap, block);
                 }
             }
         }
     }
-}
-
-/// The samples of a few neighbouring frames put together to one number for each pixel, the first frame lowest. `run(i)` are
-/// the bytes of frame `i`.
-#[inline(always)]
-fn words<'a, S: Sample>(run: impl Fn(usize) -> &'a [u8], swap: bool, out: &mut Block) {
-    match size_of::<S>() {
-        1 => {
-            let four = |first: usize| -> [u32; PIXELS] {
-                let rows: [[u8; PIXELS]; 4] = std::array::from_fn(|i| padded(run(first + i)));
-                std::array::from_fn(|p| {
-                    let byte = |i: usize| u32::from(rows[i][p]) << (8 * i);
-                    byte(0) | byte(1) | byte(2) | byte(3)
-                })
-            };
-            let (low, high) = (four(0), four(4));
-            for (word, (low, high)) in out.iter_mut().zip(low.iter().zip(&high)) {
-                *word = u64::from(*low) | u64::from(*high) << 32;
-            }
-        }
-        2 => {
-            // Two neighbouring pixels in each number, the first in the lower half.
-            let [a, b, c, d]: [[u32; PIXELS / 2]; 4] = std::array::from_fn(|i| {
-                let mut pairs: [u32; PIXELS / 2] = padded(run(i));
-                if swap {
-                    for p in &mut pairs {
-                        *p = (*p & 0x00FF_00FF) << 8 | (*p >> 8) & 0x00FF_00FF;
-                    }
-                }
-                pairs
-            });
-            for (i, two) in out.chunks_exact_mut(2).enumerate() {
-                let even = [(a[i] & 0xFFFF) | (b[i] << 16), (c[i] & 0xFFFF) | (d[i] << 16)];
-                let odd = [(a[i] >> 16) | (b[i] & 0xFFFF_0000), (c[i] >> 16) | (d[i] & 0xFFFF_0000)];
-                two[0] = u64::from(even[0]) | u64::from(even[1]) << 32;
-                two[1] = u64::from(odd[0]) | u64::from(odd[1]) << 32;
-            }
-        }
-        4 => {
-            let [a, b]: [[u32; PIXELS]; 2] = std::array::from_fn(|i| {
-                let row: [u32; PIXELS] = padded(run(i));
-                row.map(|bits| {
-                    let bits = if swap { bits.swap_bytes() } else { bits };
-                    let all_ones = bits & 0x7F80_0000 == 0x7F80_0000;
-                    if S::DTYPE.is_float() && all_ones { 0 } else { bits }
-                })
-            });
-            for (word, (a, b)) in out.iter_mut().zip(a.iter().zip(&b)) {
-                *word = u64::from(*a) | u64::from(*b) << 32;
-            }
-        }
-        _ => {
-            let row: [u64; PIXELS] = padded(run(0));
-            for (word, bits) in out.iter_mut().zip(row) {
-                let bits = if swap { bits.swap_bytes() } else { bits };
-                let all_ones = bits & 0x7FF0_0000_0000_0000 == 0x7FF0_0000_0000_0000;
-                *word = if S::DTYPE.is_float() && all_ones { 0 } else { bits };
-            }
-        }
-    }
-}
-
-/// A run of bytes as numbers; zeros where it is too short.
-#[inline(always)]
-fn padded<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> T {
-    if bytes.len() == size_of::<T>() {
-        return bytemuck::pod_read_unaligned(bytes);
-    }
-    let mut whole = [0u8; 8 * PIXELS];
-    whole[..bytes.len()].copy_from_slice(bytes);
-    bytemuck::pod_read_unaligned(&whole[..size_of::<T>()])
 }
 
 #[cfg(test)]
 #[expect(clippy::float_cmp, reason = "the promise is equality to the last bit")]
 mod tests {
     use super::*;
+    use crate::axes::CountRange;
     use proptest::prelude::*;
 
     proptest! {
@@ -323,6 +302,79 @@ mod tests {
             turned_as_the_naive_twin(|f, p| (f << 40) as u64 + p as u64, swap);
             turned_as_the_naive_twin(|f, p| f as f32 - p as f32 / 3.0, swap);
             turned_as_the_naive_twin(|f, p| f as f64 - p as f64 / 3.0, swap);
+        }
+    }
+
+    /// Turns counts into `N`, the naive way and ours.
+    fn narrowed_as_the_naive_twin<S: Sample, N: Sample + TryFrom<S>>(
+        value: &dyn Fn(usize) -> S,
+        (frames, rows, cols): (usize, usize, usize),
+        (start, swap): (usize, bool),
+    ) {
+        let det = DetShape::new(rows, cols);
+        let of = |i: usize| if swap { value(i).swap_bytes() } else { value(i) };
+        let samples: Vec<S> = (0..frames * det.len()).map(of).collect();
+        // Not where a number of this type would lie.
+        let mut bytes = vec![0xAB; 3];
+        bytes.extend_from_slice(bytemuck::cast_slice(&samples));
+        let raw = RawFrames { bytes: &bytes, offset: 3, stride: det.len() * size_of::<S>(), frames, det, swap };
+        let crop = Crop { row0: rows / 3, row1: rows, col0: cols / 4, col1: cols };
+        let line = start + frames + 1;
+        let mut out = vec![N::default(); crop.shape().len() * line];
+        let fit = turn_narrow::<N>(&raw, S::DTYPE, crop, (&mut out, line, start));
+        let mut all = true;
+        for (p, line) in out.chunks_exact(line).enumerate() {
+            let pixel = (crop.row0 + p / crop.shape().cols) * cols + crop.col0 + p % crop.shape().cols;
+            for f in 0..frames {
+                match N::try_from(value(f * det.len() + pixel)) {
+                    Ok(count) => assert!(!fit || line[start + f] == count, "frame {f}, pixel {pixel}"),
+                    Err(_) => all = false,
+                }
+            }
+            let outside = line[..start].iter().chain(&line[start + frames..]);
+            assert!(outside.into_iter().all(|n| *n == N::default()), "wrote outside");
+        }
+        assert_eq!(fit, all, "{} to {}", S::DTYPE, N::DTYPE);
+    }
+
+    proptest! {
+        #[test]
+        fn counts_in_fewer_bits_are_the_same_and_one_that_does_not_fit_is_found_wherever_it_is(
+            shape in (1usize..150, 1usize..9, 1usize..75), place in (0usize..5, any::<bool>()), seed in any::<u32>(),
+            odd in prop::option::of((any::<prop::sample::Index>(), any::<i32>())),
+        ) {
+            let len = shape.0 * shape.1 * shape.2;
+            let odd = odd.map(|(index, value)| (index.index(len), value));
+            let small = |i: usize, most: u32| (i as u32).wrapping_mul(2_654_435_761).wrapping_add(seed) >> 7 & most;
+            macro_rules! twin {
+                ($S:ty, $N:ty) => {
+                    let of = |i: usize| match odd {
+                        Some((at, value)) if at == i => value as $S,
+                        _ => small(i, u32::from(<$N>::MAX)) as $S,
+                    };
+                    narrowed_as_the_naive_twin::<$S, $N>(&of, shape, place);
+                };
+            }
+            twin!(u16, u8);
+            twin!(i16, u8);
+            twin!(u32, u8);
+            twin!(u32, u16);
+            twin!(i32, u16);
+            twin!(u64, u8);
+            twin!(i64, u16);
+        }
+    }
+
+    #[test]
+    fn the_range_of_counts_is_that_of_all_samples_and_floats_have_none() {
+        let samples: Vec<i16> = (0..600).map(|i| (i * 37 % 101) as i16 - 20).collect();
+        for swap in [false, true] {
+            let stored: Vec<i16> = samples.iter().map(|s| if swap { s.swap_bytes() } else { *s }).collect();
+            let det = DetShape::new(4, 5);
+            let raw = RawFrames { bytes: bytemuck::cast_slice(&stored), offset: 0, stride: 40, frames: 30, det, swap };
+            let (least, most) = (*samples.iter().min().expect("some"), *samples.iter().max().expect("some"));
+            assert_eq!(count_range::<i16>(&raw), Some(CountRange { least: least.into(), most: most.into() }));
+            assert_eq!(count_range::<f32>(&RawFrames { frames: 15, ..raw }), None);
         }
     }
 

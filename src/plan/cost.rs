@@ -104,7 +104,7 @@ struct Sizes {
 
 impl Sizes {
     fn of(request: &Request<'_>, plan: &Plan) -> Self {
-        let (sample, crop) = (request.dtype.size() as u64, request.crop.len() as u64);
+        let (sample, crop) = (plan.stack_type.size() as u64, request.crop.len() as u64);
         Self {
             scan: request.scan.len() as u64,
             sample,

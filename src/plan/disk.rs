@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::config::Mode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::ByteSize;
-use crate::plan::Request;
+use crate::plan::{Plan, Request};
 
 /// Two-dimensional results with one number for each detector pixel of the crop, and with one for each scan position.
 const MAPS: u64 = 12;
@@ -47,12 +47,12 @@ impl DiskCost {
         self.cache() + self.hdf5 + self.exports
     }
 
-    /// `slab_rows` rows in each slab of the stack (the last one is stored as long as the others).
-    pub(super) fn of(request: &Request<'_>, slab_rows: usize) -> Self {
+    /// The last slab of the stack is stored as long as the others.
+    pub(super) fn of(request: &Request<'_>, plan: &Plan) -> Self {
         let (scan, crop) = (request.scan.len() as u64, request.crop.len() as u64);
         let kept = if request.mode == Mode::Documented { scan * crop } else { 0 };
         let real = request.precision.size() as u64;
-        let stored = (request.scan.rows.next_multiple_of(slab_rows.max(1)) * request.scan.cols) as u64;
+        let stored = (request.scan.rows.next_multiple_of(plan.slab_rows.max(1)) * request.scan.cols) as u64;
         let images = 8
             * (scan * (SCAN_IMAGES + request.images as u64 * (request.upscale * request.upscale) as u64)
                 + crop * MAPS
@@ -61,7 +61,7 @@ impl DiskCost {
         let when = |wanted: bool, bytes: u64| if wanted { bytes } else { 0 };
         Self {
             source: scan * request.det.len() as u64 * request.dtype.size() as u64,
-            stack: stored * crop * request.dtype.size() as u64,
+            stack: stored * crop * plan.stack_type.size() as u64,
             bigft: kept * 2 * real,
             correlations: kept * real,
             results: images + SMALL_FILES,

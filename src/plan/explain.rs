@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::axes::DType;
 use crate::config::{Access, Mode};
 use crate::memory::ByteSize;
 use crate::plan::ways::{LINE_BYTES, READ_BLOCK, TILE_BYTES};
@@ -99,7 +100,9 @@ impl Because<'_> {
 
     fn stack(&self) -> Choice {
         let (plan, request) = (self.plan, self.request);
-        let (stack, budget) = (ByteSize(request.stack_bytes()), ByteSize(request.memory));
+        let samples = request.scan.len() as u64 * request.crop.len() as u64;
+        let stack = ByteSize(samples * self.wide().size() as u64);
+        let budget = ByteSize(request.memory);
         let value = match (plan.in_memory, plan.page_cache) {
             (true, true) => "in the page cache",
             (true, false) => "in memory",
@@ -109,7 +112,7 @@ impl Because<'_> {
             (Some(_), _) => "your key".to_owned(),
             (None, true) if plan.page_cache => format!(
                 "free memory: the run reads and writes {}, and twice that is free ({}), so that the written stack of {stack} stays in the page cache",
-                ByteSize(plan.disk_cost.source + plan.disk_cost.cache() + plan.disk_cost.hdf5),
+                ByteSize(plan.disk_cost.source + plan.most_cache + plan.disk_cost.hdf5),
                 ByteSize(request.around.free_memory.unwrap_or(0)),
             ),
             (None, true) => format!("budget: the cropped stack of {stack} fits in {budget}"),
@@ -118,6 +121,34 @@ impl Because<'_> {
             }
         };
         Choice { choice: "stack", value: value.to_owned(), because, key: "plan.in_memory" }
+    }
+
+    /// The type that the plan has room for.
+    fn wide(&self) -> DType {
+        self.request.stored_stack.unwrap_or(self.request.dtype)
+    }
+
+    fn stack_type(&self) -> Choice {
+        let (plan, request) = (self.plan, self.request);
+        let because = match (request.counts, request.narrow_type(), request.overrides.narrow_stack) {
+            _ if request.stored_stack.is_some() => "existing cache: its stack is of this type".to_owned(),
+            (None, ..) if request.dtype.is_float() => "source: only whole numbers can be kept in fewer bits".to_owned(),
+            (None, ..) => "default: how large the counts are is not known".to_owned(),
+            (_, Some(_), Some(_)) => "your key".to_owned(),
+            (Some(counts), None, _) => format!(
+                "source: the sampled counts, {} to {}, need this type with a quarter to spare",
+                counts.least, counts.most
+            ),
+            (Some(counts), Some(_), None) if plan.page_cache => format!(
+                "source: the sampled counts go up to {}; should one not fit, the source is read again, which is cheap from the page cache",
+                counts.most
+            ),
+            (Some(counts), Some(narrow), None) => format!(
+                "default: the sampled counts go up to {} and would fit in {narrow}, but only where the page cache holds everything is a second look cheap",
+                counts.most
+            ),
+        };
+        choice("stack_type", plan.stack_type.to_string(), because, "plan.narrow_stack")
     }
 
     fn workers(&self) -> Vec<Choice> {
@@ -265,7 +296,7 @@ fn choice(choice: &'static str, value: String, because: String, key: &'static st
 pub(super) fn choices(request: &Request<'_>, plan: &Plan, best: &Plan, refused: Option<u64>) -> Vec<Choice> {
     let because = Because { request, plan, best, refused };
     let budget = choice("memory", ByteSize(request.memory).to_string(), request.around.budget.words(), "run.memory");
-    let mut all = vec![budget, because.stack()];
+    let mut all = vec![budget, because.stack(), because.stack_type()];
     all.extend(because.workers());
     all.extend(because.reading());
     all.push(because.slab());

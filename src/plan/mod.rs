@@ -21,7 +21,7 @@ mod ways;
 
 use serde::Serialize;
 
-use crate::axes::{DType, DetShape, ScanShape};
+use crate::axes::{CountRange, DType, DetShape, ScanShape};
 use crate::config::{Access, Mode, PlanConfig, Precision, bad_value};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -70,6 +70,10 @@ pub struct Request<'a> {
     pub around: Around,
     /// How an existing cache is cut: `(slab rows, tile rows, tile cols)`.
     pub fixed_layout: Option<(usize, usize, usize)>,
+    /// The smallest and the largest sample of some frames, where they are whole numbers.
+    pub counts: Option<CountRange>,
+    /// Type of the stack that an existing cache holds.
+    pub stored_stack: Option<DType>,
     /// The user's own choices.
     pub overrides: &'a PlanConfig,
 }
@@ -90,9 +94,9 @@ pub struct Around {
 }
 
 impl Request<'_> {
-    /// Bytes of the cropped stack.
-    pub fn stack_bytes(&self) -> u64 {
-        self.scan.len() as u64 * self.crop.len() as u64 * self.dtype.size() as u64
+    /// The type of fewer bits than the source's that the sampled counts fit in.
+    pub fn narrow_type(&self) -> Option<DType> {
+        self.counts.and_then(|counts| counts.narrow_type(self.dtype))
     }
 }
 
@@ -115,6 +119,8 @@ pub struct Plan {
     pub fft_workers: usize,
     /// Threads that correlate (documented mode).
     pub correlate_workers: usize,
+    /// Type of the stack's samples: the source's, or one of fewer bits that the counts are expected to fit in.
+    pub stack_type: DType,
     /// Scan rows in one slab of the stack.
     pub slab_rows: usize,
     /// Buffers for slabs that are written and not kept.
@@ -143,6 +149,8 @@ pub struct Plan {
     pub memory_cost: MemoryCost,
     /// Expected disk.
     pub disk_cost: DiskCost,
+    /// Bytes of the working cache at most: with a stack of the source's type, should the counts not fit in fewer bits.
+    pub most_cache: u64,
     /// For each choice: the value, and which limit decided it.
     #[serde(skip)]
     pub explain: Vec<Choice>,
@@ -164,6 +172,7 @@ impl Plan {
             let peak = plan.memory_cost.required(request, &plan);
             if peak <= request.memory {
                 request.around.folders.check(&plan.disk_cost)?;
+                plan.narrow(request);
                 let best = best.as_ref().unwrap_or(&plan).clone();
                 plan.explain = explain::choices(request, &plan, &best, refused);
                 return Ok(plan);
@@ -189,6 +198,7 @@ impl Plan {
         let mut plan = Self {
             in_memory: way.in_memory,
             page_cache: false,
+            stack_type: request.stored_stack.unwrap_or(request.dtype),
             mapped: match o.access {
                 Access::Auto => request.around.network.is_none(),
                 access => access == Access::Map,
@@ -211,13 +221,26 @@ impl Plan {
             tiles: cut.tiles,
             memory: request.memory,
             memory_cost: MemoryCost::default(),
-            disk_cost: DiskCost::of(request, cut.slab_rows),
+            disk_cost: DiskCost::default(),
+            most_cache: 0,
             explain: Vec::new(),
         };
+        plan.disk_cost = DiskCost::of(request, &plan);
+        plan.most_cache = plan.disk_cost.cache();
         plan.page_cache = plan.page_cache_holds(request);
         plan.slab_buffers = plan.slab_buffers(request);
         plan.memory_cost = MemoryCost::of(request, &plan);
         plan
+    }
+
+    /// Keeps counts in fewer bits where that is wanted. The plan was made for the source's type, and has room for it: should
+    /// the counts not fit after all, the corner turn starts again with that. Nobody is made to read a disk twice unasked.
+    fn narrow(&mut self, request: &Request<'_>) {
+        let wanted = request.overrides.narrow_stack.unwrap_or(self.page_cache) && request.stored_stack.is_none();
+        let Some(narrow) = request.narrow_type().filter(|_| wanted) else { return };
+        self.stack_type = narrow;
+        self.disk_cost = DiskCost::of(request, self);
+        self.memory_cost = MemoryCost::of(request, self);
     }
 
     /// Whether everything that a run reads and writes fits in the free memory twice, so that the system has no reason to

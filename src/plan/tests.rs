@@ -22,6 +22,8 @@ fn request(overrides: &PlanConfig) -> Request<'_> {
         exports: Exports { hdf5: true, ..Exports::default() },
         around: Around::default(),
         fixed_layout: None,
+        counts: None,
+        stored_stack: None,
         overrides,
     }
 }
@@ -160,6 +162,34 @@ fn the_page_cache_is_the_stacks_memory_only_where_there_is_plenty_and_nobody_sai
     assert!(!with(64 << 30, &asked).page_cache);
     let read = PlanConfig { access: Access::Read, ..PlanConfig::default() };
     assert!(!with(64 << 30, &read).page_cache, "what is not mapped is not the page cache's");
+}
+
+#[test]
+fn counts_are_kept_in_fewer_bits_where_a_second_look_is_cheap_or_the_user_says_so() {
+    let with = |free: u64, most: i64, narrow_stack: Option<bool>| {
+        let overrides = PlanConfig { narrow_stack, ..PlanConfig::default() };
+        let around = Around { free_memory: Some(free), ..Around::default() };
+        let counts = Some(CountRange { least: 0, most });
+        Plan::make(&Request { around, counts, ..request(&overrides) }).expect("fits")
+    };
+    let (plenty, little) = (64 << 30, 8 << 30);
+    let wide = with(plenty, 40, Some(false));
+    assert_eq!((wide.stack_type, wide.disk_cost.stack), (DType::U16, 536_870_912));
+    let narrow = with(plenty, 40, None);
+    assert_eq!((narrow.stack_type, narrow.disk_cost.stack), (DType::U8, 268_435_456));
+    assert_eq!(narrow.most_cache, wide.disk_cost.cache(), "the other half may still be needed");
+    assert!(narrow.memory_cost.peak() < wide.memory_cost.peak());
+    assert_eq!((narrow.slab_rows, narrow.read_frames), (wide.slab_rows, wide.read_frames));
+    assert_eq!(with(plenty, 200, None).stack_type, DType::U16, "no margin for frames that were not looked at");
+    assert_eq!(with(little, 40, None).stack_type, DType::U16, "the disk would be read twice");
+    assert_eq!(with(little, 40, Some(true)).stack_type, DType::U8);
+    let resumed = |stored| {
+        let none = PlanConfig::default();
+        let around = Around { free_memory: Some(plenty), ..Around::default() };
+        let counts = Some(CountRange { least: 0, most: 40 });
+        Plan::make(&Request { around, counts, stored_stack: Some(stored), ..request(&none) }).expect("fits").stack_type
+    };
+    assert_eq!([resumed(DType::U8), resumed(DType::U16)], [DType::U8, DType::U16], "what is there is used");
 }
 
 #[test]

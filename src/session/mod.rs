@@ -20,7 +20,7 @@ pub use preview::Preview;
 pub use results::Results;
 
 use find::{Found, choose};
-use planning::{Budget, around, export_folder, fixed_layout, network_advice, request};
+use planning::{Budget, around, export_folder, fixed_layout, network_advice, request, stored_stack};
 
 use crate::cache::{Fingerprint, Layout, Manifest, Step, StepState, WorkingCache};
 use crate::config::{Config, Mode};
@@ -236,7 +236,7 @@ impl<'a> Session<'a> {
                 .map_err(|e| Error::cache(&self.cache_path(), format!("its disk is damaged: {e}")));
         }
         let source = self.source().ok_or_else(|| self.needs_source("detect the disk"))?;
-        let Detected { disk, sampled_pattern, warnings } = steps::detect(source, &self.config, self.cancel)?;
+        let Detected { disk, sampled_pattern, counts, warnings } = steps::detect(source, &self.config, self.cancel)?;
         for warning in &warnings {
             self.progress.warn(warning);
         }
@@ -246,6 +246,7 @@ impl<'a> Session<'a> {
         cache.update(|m| {
             // Earlier ones are about results that are not there any more.
             m.warnings = warnings;
+            m.counts = counts;
             m.parameters.insert(Step::Detect, parameters::of(Step::Detect, &self.config));
         })?;
         cache.mark_done(Step::Detect, result, true)?;
@@ -329,15 +330,17 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`Plan::make`].
     fn plan(&self, disk: &BrightDisk) -> Result<Plan> {
-        let (shape, layout, existing, folder, exported) = {
+        let (shape, layout, existing, folder, exported, counts, stored) = {
             let cache = self.cache();
             let m = cache.manifest();
             let existing = crate::store::disk_usage(cache.path());
             let exported = m.exports.get("hdf5").is_some_and(|path| path.is_file());
-            ((m.scan, m.det, m.dtype), fixed_layout(m), existing, cache.path().to_owned(), exported)
+            let stored = stored_stack(m, cache.group());
+            ((m.scan, m.det, m.dtype), fixed_layout(m), existing, cache.path().to_owned(), exported, m.counts, stored)
         };
         let mut request = request(&self.config, shape, disk, self.source(), self.planned);
         request.fixed_layout = layout;
+        (request.counts, request.stored_stack) = (counts, stored);
         // What was exported is not written again, and what the cache already holds is written in place.
         request.exports.hdf5 &= !exported;
         request.around = around(self.planned, &folder, existing, &export_folder(&self.input, &self.config));
@@ -353,7 +356,7 @@ impl<'a> Session<'a> {
             }
             other => other?,
         };
-        let needed = plan.disk_cost.cache();
+        let needed = plan.most_cache;
         match self.config.cache.quota {
             Some(quota) if quota.0 < needed => {
                 Err(Error::new(ErrorKind::Disk { path: folder, needed, available: quota.0 })

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use crate::axes::{DType, DetShape, ScanShape};
-use crate::cache::{Manifest, Step, StepState};
+use crate::cache::{Manifest, Step, StepState, WorkingCache};
 use crate::config::{Compression, Config, Merge, Refine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{self, Available, ByteSize, GroupMemory};
 use crate::plan::{Around, BudgetFrom, Exports, Folder, Folders, Plan, Request, Timing};
 use crate::read::FrameSource;
 use crate::steps::{self, BrightDisk};
-use crate::store::{device, free_disk, local_scratch, network_kind};
+use crate::store::{Group, device, free_disk, local_scratch, network_kind};
 
 /// Never take more than this without being told to.
 const MOST_MEMORY: u64 = 16 << 30;
@@ -80,8 +80,19 @@ pub(super) fn fixed_layout(manifest: &Manifest) -> Option<(usize, usize, usize)>
     manifest.layout.filter(|_| started).map(|l| (l.slab_rows, l.tile_rows, l.tile_cols))
 }
 
-/// What the planner is asked for a dataset of this shape; the [surroundings](around) and an existing cache's layout are the
-/// caller's to add.
+/// The type of the stack that a cache holds, where it is complete.
+pub(super) fn stored_stack(manifest: &Manifest, group: &Group) -> Option<DType> {
+    if manifest.is_done(Step::Stack) { steps::stored_type(group) } else { None }
+}
+
+/// As [`stored_stack`], for a cache that is only looked at.
+pub(super) fn stored_stack_in(cache: &Path) -> Option<DType> {
+    let cache = WorkingCache::open_for_reading(cache).ok()?;
+    stored_stack(cache.manifest(), cache.group())
+}
+
+/// What the planner is asked for a dataset of this shape; the [surroundings](around), the range of its counts and what an
+/// existing cache fixes are the caller's to add.
 pub(super) fn request<'c>(
     config: &'c Config,
     (scan, det, dtype): (ScanShape, DetShape, DType),
@@ -109,6 +120,8 @@ pub(super) fn request<'c>(
         exports: exports(config),
         around: Around { budget: budget.from, ..Around::default() },
         fixed_layout: None,
+        counts: None,
+        stored_stack: None,
         overrides: &config.plan,
     }
 }

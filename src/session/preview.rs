@@ -8,7 +8,9 @@ use crate::error::{ErrorKind, Result};
 use crate::plan::{Plan, StepTime};
 use crate::progress::CancelToken;
 use crate::read::{self, DatasetInfo};
-use crate::session::planning::{Budget, around, export_folder, fixed_layout, network_advice, request, timing};
+use crate::session::planning::{
+    Budget, around, export_folder, fixed_layout, network_advice, request, stored_stack_in, timing,
+};
 use crate::session::{Found, base_name, cache_folder, choose};
 use crate::steps::{self, BrightDisk};
 use crate::store::{disk_usage, rates_path, read_rates};
@@ -53,6 +55,8 @@ impl Preview {
         let manifest = cache.as_deref().and_then(|path| Manifest::read(path).ok());
         let existing = cache.as_deref().map_or(0, disk_usage);
         request.fixed_layout = manifest.as_ref().and_then(fixed_layout);
+        request.counts = detected.counts;
+        request.stored_stack = cache.as_deref().and_then(stored_stack_in);
         request.around = around(budget, &folder, existing, &export_folder(input, &config));
         let plan = match Plan::make(&request) {
             // As the run will do: with so little memory the cache's tiles are made again.

@@ -3,12 +3,11 @@
 use crate::cache::Step;
 use crate::config::Mode;
 use crate::error::Result;
-use crate::steps::{self, BrightDisk, Detected, RunContext};
+use crate::steps::{self, BrightDisk, RunContext};
 
 /// Runs everything that is not done yet, up to `target`; the stack is made or opened only when a step needs it.
 pub(super) fn run_steps(ctx: &RunContext<'_>, disk: &BrightDisk, target: Step) -> Result<()> {
-    let detected = Detected { disk: *disk, sampled_pattern: crate::axes::Image::zeros((0, 0)), warnings: Vec::new() };
-    let turn = || steps::corner_turn(ctx, &detected);
+    let turn = || steps::corner_turn(ctx, disk);
     match target {
         Step::Detect => return Ok(()),
         Step::Stack => return turn().map(|_| ()),

@@ -9,6 +9,9 @@
 //! whole slab passes through) and adds up the sums in the order of the frames; `write stack` hands slabs to the system,
 //! and `keep` keeps those that stay in memory.
 //!
+//! Counts that all fit in fewer bits than the source's are kept in those (`Plan::stack_type`). The plan knows a sample of the
+//! frames; `turn` looks at every count, and where one does not fit, everything begins again with the source's own type.
+//!
 //! Where the machine has memory to spare, nothing is kept: the page cache holds what was just written, and the stack is
 //! mapped from there. That saves one of two copies.
 
@@ -17,6 +20,7 @@ mod slabs;
 mod turn;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
@@ -35,7 +39,7 @@ use crate::steps::bad_pixels::{MAP, look_for_bad_pixels, squares_of_stack};
 use crate::steps::context::RunContext;
 use crate::steps::selection::excluded_pixels;
 use crate::steps::stack::{CroppedStack, Stack, central_pixel, image_of, stack_spec};
-use crate::steps::step1_detect::{BrightDisk, Detected};
+use crate::steps::step1_detect::BrightDisk;
 use crate::store::ChunkedArray;
 
 /// Reads the source once and makes the cropped stack, or opens the one that the cache holds.
@@ -43,11 +47,11 @@ use crate::store::ChunkedArray;
 /// # Errors
 /// [`Input`](crate::error::ErrorKind::Input) for a damaged source, NaN or infinite samples (unless `source.nan = "zero"`) or a scan
 /// without counts; [`Memory`](crate::error::ErrorKind::Memory), [`Io`](crate::error::ErrorKind::Io).
-pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedStack> {
-    let crop = detected.disk.crop;
+pub fn corner_turn(ctx: &RunContext<'_>, disk: &BrightDisk) -> Result<CroppedStack> {
+    let crop = disk.crop;
     excluded_pixels(ctx)?;
     if ctx.cache().manifest().is_done(Step::Stack) {
-        return open_stack(ctx, &detected.disk);
+        return open_stack(ctx, disk);
     }
     let source = ctx.source()?;
     let info = source.info();
@@ -56,17 +60,15 @@ pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedS
         det: info.det,
         crop,
         dtype: info.dtype,
+        stored: ctx.plan.stack_type,
         slab_rows: ctx.plan.slab_rows,
         slabs: ctx.plan.slabs,
     };
-    let array = {
-        let cache = ctx.cache();
-        let spec = stack_spec(info.scan, crop.shape(), geometry.slab_rows, info.dtype);
-        cache.group().remove("stack")?;
-        ChunkedArray::create(cache.group(), spec)?.keeping_pages()
+    let (made, read_twice) = match make_stack(ctx, source, geometry)? {
+        Some(made) => (made, false),
+        None => (make_wide(ctx, source, geometry)?, true),
     };
-    let mut totals = Totals::zero(&geometry);
-    let (slabs, charge) = run_graph(ctx, source, geometry, &array, &mut totals)?;
+    let Made { geometry, slabs, charge, totals } = made;
     check_unchanged(ctx, source)?;
     check_samples(ctx, source, &totals)?;
 
@@ -75,23 +77,62 @@ pub fn corner_turn(ctx: &RunContext<'_>, detected: &Detected) -> Result<CroppedS
     let shape = (info.det.rows, info.det.cols);
     let mean_pattern = Image::from_shape_vec(shape, mean).map_err(|e| Error::bug(e.to_string()))?;
     let stack = match charge {
-        Some(charge) => Stack::in_memory(slabs, charge, (info.dtype, info.scan, geometry.slab_rows)),
-        None => Stack::open(ctx.cache().group(), info.scan, crop.shape())?,
+        Some(charge) => Stack::in_memory(slabs, charge, (geometry.stored, info.scan, geometry.slab_rows)),
+        None => Stack::open(ctx.cache().group(), info.scan, crop.shape(), ctx.plan.page_cache)?,
     };
     let central_image = image_of(&stack, central_pixel(crop.shape()))?;
-    let bad_pixels = look_for_bad_pixels(ctx, &detected.disk, &mean_pattern, totals.squares())?;
+    let bad_pixels = look_for_bad_pixels(ctx, disk, &mean_pattern, totals.squares())?;
+    let result = json!({
+        "nan_samples": totals.nan,
+        "bad_pixels": bad_pixels,
+        "stack_type": geometry.stored.to_string(),
+        "read_twice": read_twice,
+    });
     let mut cache = ctx.cache();
     cache.group().write_image("mean_pattern", &mean_pattern, ["det_row", "det_col"])?;
     cache.group().write_image("standard_bf", &central_image, ["scan_row", "scan_col"])?;
-    cache.mark_done(Step::Stack, json!({"nan_samples": totals.nan, "bad_pixels": bad_pixels}), false)?;
+    cache.mark_done(Step::Stack, result, false)?;
     Ok(CroppedStack { stack, crop, mean_pattern, central_image })
+}
+
+/// A stack that was written, and what was learnt from the frames.
+struct Made {
+    geometry: Geometry,
+    /// Those that stay in memory.
+    slabs: Vec<Arc<AlignedBytes>>,
+    charge: Option<Charge>,
+    totals: Totals,
+}
+
+/// Reads the source and writes the stack anew; `None` when a count does not fit in the stack's type.
+fn make_stack(ctx: &RunContext<'_>, source: &dyn FrameSource, geometry: Geometry) -> Result<Option<Made>> {
+    let array = {
+        let cache = ctx.cache();
+        let spec = stack_spec(geometry.scan, geometry.crop.shape(), geometry.slab_rows, geometry.stored);
+        cache.group().remove("stack")?;
+        ChunkedArray::create(cache.group(), spec)?.keeping_pages()
+    };
+    let mut totals = Totals::zero(&geometry);
+    let made = run_graph(ctx, source, geometry, &array, &mut totals)?;
+    Ok(made.map(|(slabs, charge)| Made { geometry, slabs, charge, totals }))
+}
+
+/// The stack in the source's own type: the sampled frames knew nothing of larger counts.
+fn make_wide(ctx: &RunContext<'_>, source: &dyn FrameSource, geometry: Geometry) -> Result<Made> {
+    let (narrow, wide) = (geometry.stored, geometry.dtype);
+    ctx.progress.note(&format!(
+        "a count does not fit in {narrow}, though all of the sampled ones do: the source is read again, and the stack keeps \
+         its type, {wide}"
+    ));
+    make_stack(ctx, source, Geometry { stored: wide, ..geometry })?
+        .ok_or_else(|| Error::bug(format!("a count of {wide} does not fit in its own type")))
 }
 
 fn open_stack(ctx: &RunContext<'_>, disk: &BrightDisk) -> Result<CroppedStack> {
     let (stack, mean_pattern, central_image, searched) = {
         let cache = ctx.cache();
         let searched = cache.manifest().extras.iter().any(|extra| extra.name == MAP);
-        let stack = Stack::open(cache.group(), ctx.scan, disk.crop.shape())?;
+        let stack = Stack::open(cache.group(), ctx.scan, disk.crop.shape(), false)?;
         (stack, cache.group().read_image("mean_pattern")?, cache.group().read_image("standard_bf")?, searched)
     };
     if !searched {
@@ -117,9 +158,9 @@ fn run_graph(
     geometry: Geometry,
     array: &ChunkedArray,
     totals: &mut Totals,
-) -> Result<Slabs> {
+) -> Result<Option<Slabs>> {
     let plan = ctx.plan;
-    let part_bytes = geometry.crop.shape().len() * plan.read_frames * geometry.dtype.size();
+    let part_bytes = geometry.crop.shape().len() * plan.read_frames * geometry.stored.size();
     let raw = Pool::new(ctx.budget, "reading frames", plan.read_buffers, source.block_bytes(plan.read_frames))?;
     let sum_bytes = Totals::len(&geometry) * size_of::<Sum>();
     // A block's sums live on while it waits for an earlier one.
@@ -129,6 +170,7 @@ fn run_graph(
     let parts = Pool::new(ctx.budget, "turning frames", part_buffers, part_bytes)?;
     let (maker, charge) = slab_maker(ctx, geometry)?;
     let mut kept: Vec<Option<Arc<AlignedBytes>>> = vec![None; geometry.slabs];
+    let misfit = AtomicBool::new(false);
     source.begin_pass(pushes_others_out(ctx));
 
     ctx.progress.begin("corner turn", (geometry.scan.len() * geometry.frame_bytes()) as u64);
@@ -141,6 +183,7 @@ fn run_graph(
         slabs: maker.clone(),
         parts: parts.clone(),
         small: Vec::new(),
+        misfit: &misfit,
         progress: ctx.progress,
     });
     let mut collect = Some(Collect::new(geometry, maker.clone(), totals));
@@ -150,14 +193,19 @@ fn run_graph(
     });
     let written = graph.stage("write stack", HANDS, plan.queue, finished, || Write { array });
     graph.sink("keep", written, Keep(&mut kept));
-    let report = graph.run()?;
+    let report = graph.run();
+    if misfit.load(Ordering::Relaxed) {
+        ctx.progress.end();
+        return Ok(None);
+    }
+    let report = report?;
     ctx.progress.end();
     ctx.report(report);
     let slabs: Vec<_> = kept.into_iter().flatten().collect();
     if charge.is_some() && slabs.len() != geometry.slabs {
         return Err(Error::bug(format!("{} slabs of {} arrived", slabs.len(), geometry.slabs)));
     }
-    Ok((slabs, charge))
+    Ok(Some((slabs, charge)))
 }
 
 /// Slabs that stay in memory, or that are only written.

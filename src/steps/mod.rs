@@ -34,7 +34,7 @@ pub use merge::{Resolution, Resolutions, images_made, upscale_factor};
 pub use parametric::{AberrationFit, FitSpectra, fit_aberrations, fit_bytes, fit_spectra};
 pub use refine::{OrderTrial, PixelTrial, RefineIteration, RefineReport, refine};
 pub use selection::usable_pixels;
-pub use stack::{CroppedStack, Stack};
+pub use stack::{CroppedStack, Stack, stored_type};
 pub use step1_detect::{BrightDisk, Detected, detect};
 pub use step2_fft::{Spectra, fft};
 pub use step3_correlate::{Correlations, align, correlate};

@@ -16,7 +16,8 @@ const ARRAY: &str = "stack";
 /// Files of slabs that may be open at once, where they are not mapped: systems usually allow 1024 to a process.
 const MOST_OPEN: usize = 256;
 
-/// One number for each detector pixel of the crop and each scan position, in the source's own type.
+/// One number for each detector pixel of the crop and each scan position, in the source's own type or, where its counts are
+/// small, in one of fewer bits.
 ///
 /// A slab holds some scan rows of all detector pixels, `[crop row, crop col, scan row, scan col]`; the last one may
 /// be padded. Any number of threads may read at once.
@@ -31,8 +32,15 @@ pub struct Stack {
 
 #[derive(Debug)]
 enum Slabs {
-    Memory { slabs: Vec<Arc<AlignedBytes>>, _charge: Charge },
-    Disk { chunks: Vec<ChunkSource>, ahead: ReadAhead },
+    Memory {
+        slabs: Vec<Arc<AlignedBytes>>,
+        _charge: Charge,
+    },
+    /// `ahead` where the system has to fetch them.
+    Disk {
+        chunks: Vec<ChunkSource>,
+        ahead: Option<ReadAhead>,
+    },
 }
 
 impl Stack {
@@ -44,11 +52,12 @@ impl Stack {
         Self { slabs: Slabs::Memory { slabs, _charge: charge }, dtype, scan, line: slab_rows * scan.cols }
     }
 
-    /// The stack that lies in a cache.
+    /// The stack that lies in a cache. `resident` says that its pages are in memory: it was just written, and the system has
+    /// no reason to give them up.
     ///
     /// # Errors
     /// [`Cache`](crate::error::ErrorKind::Cache) when it is missing or damaged.
-    pub(super) fn open(group: &Group, scan: ScanShape, crop: DetShape) -> Result<Self> {
+    pub(super) fn open(group: &Group, scan: ScanShape, crop: DetShape, resident: bool) -> Result<Self> {
         let array = ChunkedArray::open(group, ARRAY)?;
         let spec = array.spec();
         let StoredType::Sample(dtype) = spec.stored else {
@@ -60,10 +69,11 @@ impl Stack {
         }
         let count = scan.rows.div_ceil(slab_rows);
         let keep_open = count <= MOST_OPEN;
-        let chunks = (0..count)
-            .map(|i| array.chunk_source(&[i, 0, 0, 0], keep_open).inspect(ChunkSource::read_as_announced))
-            .collect::<Result<_>>()?;
-        let ahead = ReadAhead::new(crop.len(), scan.len() * dtype.size());
+        let chunks = (0..count).map(|i| array.chunk_source(&[i, 0, 0, 0], keep_open)).collect::<Result<Vec<_>>>()?;
+        let ahead = (!resident).then(|| ReadAhead::new(crop.len(), scan.len() * dtype.size()));
+        if ahead.is_some() {
+            chunks.iter().for_each(ChunkSource::read_as_announced);
+        }
         Ok(Self { slabs: Slabs::Disk { chunks, ahead }, dtype, scan, line: slab_rows * scan.cols })
     }
 
@@ -112,7 +122,7 @@ impl Stack {
 
     /// Has the system fetch this image, and those after it when one after the other is asked for.
     fn announce(&self, pixel: usize) {
-        let Slabs::Disk { chunks, ahead } = &self.slabs else { return };
+        let Slabs::Disk { chunks, ahead: Some(ahead) } = &self.slabs else { return };
         let Some(pixels) = ahead.of(pixel) else { return };
         let line = self.line * self.dtype.size();
         for chunk in chunks {
@@ -140,6 +150,14 @@ impl Stack {
             }
         }
         Ok(())
+    }
+}
+
+/// The type of the stack that lies in a cache, where there is one.
+pub fn stored_type(group: &Group) -> Option<DType> {
+    match ChunkedArray::open(group, ARRAY).ok()?.spec().stored {
+        StoredType::Sample(dtype) => Some(dtype),
+        _ => None,
     }
 }
 

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::axes::{Crop, DetShape, Image};
+use crate::axes::{CountRange, Crop, DetShape, Image};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernel::disk::{self, KnownDisk};
-use crate::kernel::transpose::{RawFrames, Sum, sum_frames};
+use crate::kernel::transpose::{RawFrames, Sum, count_range, sum_frames};
 use crate::progress::CancelToken;
 use crate::read::{FrameBlock, FrameSource};
 use crate::with_sample_type;
@@ -37,6 +37,8 @@ pub struct Detected {
     pub disk: BrightDisk,
     /// Mean of the sampled frames, `[det row, det col]`.
     pub sampled_pattern: Image,
+    /// The smallest and the largest sample of the sampled frames, over the whole detector; `None` for floats.
+    pub counts: Option<CountRange>,
     /// What the user should know about the disk.
     pub warnings: Vec<String>,
 }
@@ -52,7 +54,7 @@ pub struct Detected {
 /// when the crop lies outside the detector.
 pub fn detect(source: &dyn FrameSource, config: &Config, cancel: &CancelToken) -> Result<Detected> {
     let info = source.info();
-    let pattern = sampled_pattern(source, cancel)?;
+    let (pattern, counts) = sampled_pattern(source, cancel)?;
     if pattern.iter().all(|&v| v == 0.0) {
         return Err(Error::input(&info.path, "frames with counts", "only zeros")
             .with_hint("was the beam blanked? `stemstream info` shows what the file says about itself"));
@@ -82,7 +84,7 @@ pub fn detect(source: &dyn FrameSource, config: &Config, cancel: &CancelToken) -
         warnings.push(message);
     }
     let disk = BrightDisk { center: [disk.row, disk.col], radius: disk.radius, crop_radius, crop };
-    Ok(Detected { disk, sampled_pattern: pattern, warnings })
+    Ok(Detected { disk, sampled_pattern: pattern, counts, warnings })
 }
 
 fn touches_edge(disk: &disk::Disk, det: DetShape) -> bool {
@@ -118,16 +120,16 @@ fn crop_around(center: [f64; 2], radius: usize, det: DetShape) -> Result<(Crop, 
     Ok((crop, warnings))
 }
 
-/// Mean of frames spread over the scan. Which frames depends on the shape alone, so that the same scan gives the same
+/// Mean of frames spread over the scan, and the range of their counts. Which frames depends on the shape alone, so that the same scan gives the same
 /// pattern from every file format.
-fn sampled_pattern(source: &dyn FrameSource, cancel: &CancelToken) -> Result<Image> {
+fn sampled_pattern(source: &dyn FrameSource, cancel: &CancelToken) -> Result<(Image, Option<CountRange>)> {
     let info = source.info();
     let frames = info.scan.len();
     let sample = (SAMPLE_BYTES / (info.det.len() * info.dtype.size()).max(1)).clamp(RUN, frames.max(RUN)).min(frames);
     let runs = sample.div_ceil(RUN);
     let mut buffer = vec![0; source.block_bytes(RUN.min(frames))];
     let mut sums = vec![Sum::default(); info.det.len()];
-    let (mut small, mut used) = (Vec::new(), 0);
+    let (mut small, mut used, mut counts) = (Vec::new(), 0, None::<CountRange>);
     for run in 0..runs {
         cancel.check()?;
         // Runs lie evenly between the beginning and the end; all of them when the sample is the whole scan.
@@ -135,12 +137,20 @@ fn sampled_pattern(source: &dyn FrameSource, cancel: &CancelToken) -> Result<Ima
         let count = RUN.min(frames - first);
         let block = source.read_block(first, count, &mut buffer)?;
         let raw = raw_frames(&block);
-        with_sample_type!(block.dtype, S => sum_frames::<S>(&raw, &mut sums, &mut small));
+        let found = with_sample_type!(block.dtype, S => {
+            sum_frames::<S>(&raw, &mut sums, &mut small);
+            count_range::<S>(&raw)
+        });
+        counts = match (counts, found) {
+            (Some(a), Some(b)) => Some(a.or(b)),
+            (a, b) => a.or(b),
+        };
         used += count;
     }
     let shape = (info.det.rows, info.det.cols);
     let mean = sums.iter().map(|s| s.value() / used as f64).collect();
-    Image::from_shape_vec(shape, mean).map_err(|e| Error::bug(e.to_string()))
+    let pattern = Image::from_shape_vec(shape, mean).map_err(|e| Error::bug(e.to_string()))?;
+    Ok((pattern, counts))
 }
 
 /// A reader's block in the kernels' terms.

@@ -105,6 +105,8 @@ mod tests {
                 exports: Exports::default(),
                 around: Around::default(),
                 fixed_layout: None,
+                counts: None,
+                stored_stack: None,
                 overrides: &overrides,
             })
             .expect("fits");

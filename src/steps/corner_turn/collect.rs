@@ -113,7 +113,7 @@ impl<'a> Collect<'a> {
     }
 
     fn copy_part(&self, part: &[u8], place: Place, slab: &mut [u8]) {
-        let size = self.geometry.dtype.size();
+        let size = self.geometry.stored.size();
         let (line, run) = (self.geometry.line() * size, place.frames * size);
         let start = place.start * size;
         for (to, from) in slab.chunks_exact_mut(line).zip(part.chunks_exact(run)) {

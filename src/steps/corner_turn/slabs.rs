@@ -12,14 +12,17 @@ pub(super) struct Geometry {
     pub(super) scan: ScanShape,
     pub(super) det: DetShape,
     pub(super) crop: Crop,
+    /// Type of the source's samples.
     pub(super) dtype: DType,
+    /// Type of the stack's samples: the same, or one of fewer bits.
+    pub(super) stored: DType,
     pub(super) slab_rows: usize,
     pub(super) slabs: usize,
 }
 
 impl Geometry {
     pub(super) fn slab_bytes(&self) -> usize {
-        self.crop.shape().len() * self.line() * self.dtype.size()
+        self.crop.shape().len() * self.line() * self.stored.size()
     }
 
     pub(super) fn frame_bytes(&self) -> usize {

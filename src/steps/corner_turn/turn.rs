@@ -1,9 +1,11 @@
 //! Reading and turning: blocks of frames become pieces of slabs.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::slabs::{Geometry, SlabBuffer, SlabMaker};
-use crate::axes::Endian;
-use crate::error::Result;
-use crate::kernel::transpose::{BadSamples, RawFrames, Sum, square_sum, sum_frames, turn};
+use crate::axes::{Crop, DetShape, Endian};
+use crate::error::{Error, Result};
+use crate::kernel::transpose::{BadSamples, RUN, RawFrames, Sum, add_squares, sum_frames, turn, turn_narrow};
 use crate::pipeline::{AlignedBytes, Block, Emitter, Pool, Pooled};
 use crate::progress::Progress;
 use crate::read::FrameSource;
@@ -121,6 +123,8 @@ pub(super) struct Turn<'a> {
     pub(super) slabs: SlabMaker,
     pub(super) parts: Pool,
     pub(super) small: Vec<i32>,
+    /// Set where a count does not fit in the stack's type.
+    pub(super) misfit: &'a AtomicBool,
     pub(super) progress: &'a dyn Progress,
 }
 
@@ -141,11 +145,11 @@ impl Block for Turn<'_> {
             if place.frames < g.line() {
                 bytes.fill(0);
             }
-            let bad = self.turn_into(&raw, bytes, g.line(), totals);
+            let bad = self.turn_into(&raw, bytes, g.line(), totals)?;
             (TurnedSamples::WholeSlab(slab), bad)
         } else {
             let mut part = out.take(&self.parts)?;
-            let bad = self.turn_into(&raw, &mut part, place.frames, totals);
+            let bad = self.turn_into(&raw, &mut part, place.frames, totals)?;
             (TurnedSamples::Part(part), bad)
         };
         drop(buffer);
@@ -156,23 +160,91 @@ impl Block for Turn<'_> {
     }
 }
 
+/// Bytes of frames that are summed and turned together: they stay in a core's own cache meanwhile.
+const PIECE_BYTES: usize = 512 << 10;
+
+/// How a block is cut into pieces of [`PIECE_BYTES`].
+#[derive(Debug, Clone, Copy)]
+struct Pieces {
+    /// Frames in a piece: so many that they fill whole cache lines of a detector pixel.
+    frames: usize,
+    /// Detector rows in a piece: all of them, unless the frames that fill one cache line are too large already.
+    rows: usize,
+}
+
+impl Pieces {
+    /// For frames with samples of `sample` bytes that become `stored` bytes.
+    fn of(det: DetShape, sample: usize, stored: usize) -> Self {
+        let run = RUN / stored;
+        let row_bytes = (det.cols * sample).max(1);
+        let frames = (PIECE_BYTES / (row_bytes * det.rows.max(1)) / run * run).max(run);
+        Self { frames, rows: (PIECE_BYTES / (frames * row_bytes)).clamp(1, det.rows.max(1)) }
+    }
+}
+
 impl Turn<'_> {
+    /// Turns a block into lines of `line` samples each, and adds up. Fails where a count does not fit in the stack's type.
     fn turn_into(
         &mut self,
         raw: &RawFrames<'_>,
         out: &mut AlignedBytes,
         line: usize,
         totals: &mut [Sum],
-    ) -> BadSamples {
-        let crop = self.geometry.crop;
-        let (counts, squares) = totals.split_at_mut(self.geometry.det.len());
-        with_sample_type!(self.geometry.dtype, S => {
-            let samples = &mut out.cast_mut::<S>()[..crop.shape().len() * line];
-            turn::<S>(raw, crop, samples, line, 0);
-            for (square, image) in squares.iter_mut().zip(samples.chunks_exact(line)) {
-                *square = square_sum(&image[..raw.frames]);
+    ) -> Result<BadSamples> {
+        let Geometry { crop, det, dtype, stored, .. } = self.geometry;
+        let (counts, squares) = totals.split_at_mut(det.len());
+        let (pieces, width) = (Pieces::of(det, dtype.size(), stored.size()), crop.shape().cols);
+        let mut bad = BadSamples::default();
+        with_sample_type!(stored, N => {
+            let samples = &mut out.cast_mut::<N>()[..crop.shape().len() * line];
+            for first in (0..raw.frames).step_by(pieces.frames) {
+                let frames = first..(first + pieces.frames).min(raw.frames);
+                for row in (0..det.rows).step_by(pieces.rows) {
+                    let rows = row..(row + pieces.rows).min(det.rows);
+                    let piece = raw.part(frames.clone(), rows.clone(), dtype.size());
+                    // One frame after the other, which the processor foresees: the turn finds them in its cache.
+                    bad.merge(self.sum(&piece, &mut counts[rows.start * det.cols..rows.end * det.cols]), first);
+                    let (row0, row1) = (crop.row0.max(rows.start), crop.row1.min(rows.end));
+                    if row0 < row1 {
+                        let part = Crop { row0: row0 - rows.start, row1: row1 - rows.start, ..crop };
+                        let pixels = (row0 - crop.row0) * width..(row1 - crop.row0) * width;
+                        let lines = &mut samples[pixels.start * line..pixels.end * line];
+                        if stored == dtype {
+                            turn::<N>(&piece, part, lines, line, first);
+                        } else if !turn_narrow::<N>(&piece, dtype, part, (lines, line, first)) {
+                            self.misfit.store(true, Ordering::Relaxed);
+                            return Err(Error::bug(format!("a count of {dtype} does not fit in {stored}")));
+                        }
+                    }
+                }
             }
-            sum_frames::<S>(raw, counts, &mut self.small)
-        })
+            // Whole lines, one after the other: a piece's parts of them are far from each other.
+            add_squares(samples, line, 0..raw.frames, squares);
+        });
+        Ok(bad)
+    }
+
+    fn sum(&mut self, frames: &RawFrames<'_>, sums: &mut [Sum]) -> BadSamples {
+        with_sample_type!(self.geometry.dtype, S => sum_frames::<S>(frames, sums, &mut self.small))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_fill_cache_lines_and_stay_small_where_frames_let_them() {
+        let shapes = [(1, 1), (16, 1), (64, 2), (128, 2), (256, 2), (256, 4), (1024, 8), (4096, 4)];
+        for ((side, sample), stored) in shapes.into_iter().flat_map(|s| [(s, s.1), (s, 1)]) {
+            let det = DetShape::new(side, side);
+            let Pieces { frames, rows } = Pieces::of(det, sample, stored);
+            assert!(
+                (frames * stored).is_multiple_of(RUN) && (1..=side).contains(&rows),
+                "{det}: {frames} frames, {rows} rows"
+            );
+            let bytes = frames * rows * side * sample;
+            assert!(bytes <= PIECE_BYTES || rows == 1 && frames * stored == RUN, "{det}: {bytes}");
+        }
     }
 }
