@@ -141,15 +141,20 @@ impl Bits {
         self
     }
 
-    /// Fails unless the maps agree to the rounding of `f32`: lean and documented runs go different ways there.
+    /// Fails unless the maps agree to the rounding of `f32`: lean and documented runs go different ways there. Where an image
+    /// has nothing to do with the reference, equal heights are many, and rounding decides which of them is found.
     #[track_caller]
     pub fn must_agree(&self, other: &Self, what: &str) {
+        let number = |bits: u64| f64::from_bits(bits);
+        let sure: Vec<_> = self.0["zncc"].iter().map(|&z| number(z) > 0.5).collect();
+        assert!(sure.contains(&true), "{what}: nothing to compare");
         for (name, most) in [("shift_y", 1e-3), ("shift_x", 1e-3), ("quality", 1e-5), ("zncc", 1e-5)] {
             let (ours, theirs) = (&self.0[name], &other.0[name]);
             assert_eq!(ours.len(), theirs.len(), "{what}: size of {name}");
             for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
-                let (a, b) = (f64::from_bits(*a), f64::from_bits(*b));
-                assert!((a - b).abs() <= most, "{what}: {name} at {i}: {a} and {b}");
+                let (a, b) = (number(*a), number(*b));
+                let compared = sure[i] || !name.starts_with("shift");
+                assert!(!compared || (a - b).abs() <= most, "{what}: {name} at {i}: {a} and {b}");
             }
         }
     }
