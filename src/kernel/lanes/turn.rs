@@ -8,6 +8,7 @@ type Block = [[f32; LANES]; LANES];
 /// A way to turn blocks.
 pub(super) trait Turn: Copy {
     /// `out[c][r] = block[r][c]`.
+    #[expect(clippy::large_types_passed_by_value, reason = "in registers: it is inlined everywhere")]
     fn exchanged(self, block: Block) -> Block;
 
     /// Lane `i` of cell `k` goes to lane `k` of cell `i`, real and imaginary parts alike.
