@@ -33,7 +33,6 @@ use self::cell::pack_strip;
 pub use self::cell::{Cell, Images, LANES, Layout};
 use self::extremes::Search;
 use self::line::Line;
-#[cfg_attr(target_arch = "x86_64", allow(unused_imports, reason = "for other processors"))]
 use self::turn::{Plain, Turn};
 use crate::axes::{Sample, ScanShape};
 use crate::kernel::correlate::Normalisation;
@@ -115,20 +114,7 @@ impl PairCorrelation {
         assert!(right(images.0) && images.1.is_none_or(right), "image of a wrong size");
         let cells = &mut cells[..self.layout.cells()];
         let scratch = &mut scratch[..self.scratch_len()];
-        for (i, strip) in cells.chunks_exact_mut(self.layout.stride()).enumerate() {
-            let strip = &mut strip[..shape.rows];
-            dispatch(
-                #[inline(always)]
-                || pack_strip(self.layout, images, i, strip),
-            );
-            self.run(Work::Down(strip));
-        }
-        self.run(Work::Across(cells, scratch));
-        let mut search = [Search::new(); 2];
-        for (i, strip) in cells.chunks_exact_mut(self.layout.stride()).enumerate() {
-            self.run(Work::Up(i, &mut strip[..shape.rows], &mut search));
-        }
-        let [a, b] = search;
+        let [a, b] = self.walk(images, cells, scratch, |work| self.run(work));
         let of = |part: fn(&Cell) -> &[f32; LANES], norm: &Normalisation, search: Search| {
             let value = |row: usize, col: usize| {
                 let (cell, lane) = self.layout.at(row, col);
@@ -137,6 +123,31 @@ impl PairCorrelation {
             refine(shape, norm, &search.found(shape.rows), value)
         };
         [of(|cell| &cell.re, norms[0], a), of(|cell| &cell.im, norms[1], b)]
+    }
+
+    /// All passes over one pair, each by `run`.
+    fn walk<S: Sample>(
+        &self,
+        images: Images<'_, S>,
+        cells: &mut [Cell],
+        scratch: &mut [Cell],
+        run: impl Fn(Work<'_>),
+    ) -> [Search; 2] {
+        let (rows, stride) = (self.layout.shape().rows, self.layout.stride());
+        for (i, strip) in cells.chunks_exact_mut(stride).enumerate() {
+            let strip = &mut strip[..rows];
+            dispatch(
+                #[inline(always)]
+                || pack_strip(self.layout, images, i, strip),
+            );
+            run(Work::Down(strip));
+        }
+        run(Work::Across(cells, scratch));
+        let mut search = [Search::new(); 2];
+        for (i, strip) in cells.chunks_exact_mut(stride).enumerate() {
+            run(Work::Up(i, &mut strip[..rows], &mut search));
+        }
+        search
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::axes::DType;
 use crate::config::{Access, Mode};
 use crate::memory::ByteSize;
-use crate::plan::ways::{LINE_BYTES, READ_BLOCK, TILE_BYTES};
+use crate::plan::ways::{LINE_BYTES, READ_BLOCK, TILE_BYTES, slab_share};
 use crate::plan::{Plan, Request};
 
 /// One choice of the planner.
@@ -203,8 +203,9 @@ impl Because<'_> {
             "default: one slab is about one read block, and at least 256 samples of a pixel".to_owned()
         } else {
             format!(
-                "disk: up to {} of a pixel side by side, as far as an eighth of the budget goes",
-                ByteSize(LINE_BYTES as u64)
+                "disk: up to {} of a pixel side by side, as far as 1/{} of the budget goes",
+                ByteSize(LINE_BYTES as u64),
+                slab_share(request)
             )
         };
         let same_place = plan.in_memory == self.best.in_memory;

@@ -56,6 +56,21 @@ fn less_memory_first_costs_comfort_then_the_stack_and_is_refused_with_the_smalle
 }
 
 #[test]
+fn slabs_leave_the_page_cache_to_a_stack_that_fits_there_and_are_long_otherwise() {
+    let none = PlanConfig { in_memory: Some(false), ..PlanConfig::default() };
+    // 2 GiB of stack.
+    let with = |memory: u64| {
+        let scan = ScanShape::new(512, 512);
+        Plan::make(&Request { memory, scan, mode: Mode::Lean, ..request(&none) }).expect("fits out of core")
+    };
+    let bytes = |plan: &Plan| (plan.slab_rows * 512 * 64 * 64 * 2) as u64;
+    let (fits, larger) = (with(2 << 30), with((2 << 30) - 1));
+    assert!(bytes(&fits) <= 64 << 20 && fits.slab_buffers as u64 * bytes(&fits) <= 256 << 20, "{fits:?}");
+    // As near to 64 KiB of each pixel as equal slabs allow.
+    assert!(bytes(&larger) > 200 << 20, "{larger:?}");
+}
+
+#[test]
 fn the_budget_that_the_hint_names_works_also_beyond_a_gibibyte() {
     // In memory or nothing, with scans of many sizes: the needs are no round numbers of GiB.
     let overrides = PlanConfig { in_memory: Some(true), ..PlanConfig::default() };

@@ -32,7 +32,7 @@ pub(super) fn ways(request: &Request<'_>) -> Vec<Way> {
         loop {
             for (spare_buffers, shrink) in [(2, 1), (1, 1), (1, 4), (1, 16), (0, 1 << 20)] {
                 let (read_block, tile_bytes) = (READ_BLOCK / shrink, TILE_BYTES / shrink);
-                let slab_bytes = if in_memory { 0 } else { request.memory as usize / 8 / shrink };
+                let slab_bytes = if in_memory { 0 } else { (request.memory / slab_share(request)) as usize / shrink };
                 ways.push(Way { in_memory, workers, spare_buffers, read_block, tile_bytes, slab_bytes });
             }
             if workers == 1 {
@@ -44,6 +44,13 @@ pub(super) fn ways(request: &Request<'_>) -> Vec<Way> {
     // Holding the stack is worth more than spare buffers, but all workers are worth more than the stack.
     ways.sort_by_key(|way| std::cmp::Reverse(way.workers));
     ways
+}
+
+/// The part of the budget that one slab may take out of core. A stack that is no larger than the budget can stay in the page
+/// cache as long as the slabs under way leave it there; of a larger one long pieces will be read from the disk.
+pub(super) fn slab_share(request: &Request<'_>) -> u64 {
+    let stack = (request.scan.len() * request.crop.len() * request.dtype.size()) as u64;
+    if stack <= request.memory { 32 } else { 8 }
 }
 
 /// The shapes of blocks, slabs and tiles: those of the user or of an existing cache, else those of a way.

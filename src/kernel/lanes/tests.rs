@@ -5,7 +5,7 @@ use super::*;
 use crate::kernel::convert::{PixelSums, offset, pack_pair, pixel_sums};
 use crate::kernel::correlate::{Normalisation, multiply_packed};
 use crate::kernel::fft2::Fft2;
-use crate::kernel::peak::find_pair;
+use crate::kernel::peak::{Extremes, find_pair};
 
 fn image(n: usize, seed: u64) -> Vec<u16> {
     let mut state = seed.wrapping_add(1);
@@ -98,6 +98,42 @@ fn check(shape: ScanShape, seed: u64, single: bool) {
 fn scans_of_the_usual_sizes_are_correlated_as_by_the_other_library() {
     for (rows, cols) in [(64, 64), (128, 96), (100, 75), (256, 32), (16, 512), (1, 1), (1, 30), (45, 1), (200, 150)] {
         check(ScanShape::new(rows, cols), 9, false);
+    }
+}
+
+/// Processors without wide registers, or with narrower ones, run other code: it must work here too.
+#[test]
+fn every_kind_of_registers_gives_the_same_to_rounding() {
+    for shape in [ScanShape::new(60, 40), ScanShape::new(32, 45), ScanShape::new(7 + 1, 100)] {
+        let (a, b) = (image(shape.len(), 3), image(shape.len(), 4));
+        let plan = PairCorrelation::new(shape, &reference(shape, 5).1).expect("a smooth shape");
+        let images = ((&a[..], 150.0), Some((&b[..], 149.0)));
+        let by = |run: &dyn Fn(Work<'_>)| {
+            let mut cells = vec![Cell::default(); plan.layout().cells()];
+            let mut scratch = vec![Cell::default(); plan.scratch_len()];
+            let found = plan.walk(images, &mut cells, &mut scratch, run).map(|s| s.found(shape.rows));
+            (cells, found)
+        };
+        let (expected, best) = by(&|work| plan.run(work));
+        let size = expected.iter().flat_map(|c| c.re).fold(1f32, |most, v| most.max(v.abs()));
+        let check = |(cells, found): (Vec<Cell>, [Extremes<f32>; 2]), what: &str| {
+            for row in 0..shape.rows {
+                for col in 0..shape.cols {
+                    let (cell, lane) = plan.layout().at(row, col);
+                    let apart = (cells[cell].re[lane] - expected[cell].re[lane]).abs()
+                        + (cells[cell].im[lane] - expected[cell].im[lane]).abs();
+                    assert!(apart < 3e-6 * size, "{what} {shape} ({row}, {col}): {apart}");
+                }
+            }
+            for (found, best) in found.iter().zip(&best) {
+                assert!((found.max.0 - best.max.0).abs() < 3e-6 * size && found.max.1 == best.max.1, "{what} {shape}");
+            }
+        };
+        check(by(&|work| Simd::vectorize(pulp::Scalar::new(), Pass { plan: &plan, work, turn: Plain })), "scalar");
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            check(by(&|work| Simd::vectorize(simd, Pass { plan: &plan, work, turn: simd })), "AVX2");
+        }
     }
 }
 
