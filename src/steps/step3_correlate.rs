@@ -201,8 +201,10 @@ fn correlate_tiles(
     }
     if !work.tiles.is_empty() {
         match (ctx.config.run.mode, ctx.config.run.precision) {
-            (Mode::Lean, Precision::F32) => lean_short(ctx, stack, crop, work, &reference_image, &mut peaks)?,
-            (Mode::Lean, Precision::F64) => lean::<f64>(ctx, stack, crop, work, &reference_image, &mut peaks)?,
+            (Mode::Lean, _) => {
+                let stack = stack.ok_or_else(|| Error::bug("a lean run without a stack"))?;
+                lean(ctx, (stack, crop), work, &reference_image, &mut peaks)?;
+            }
             (Mode::Documented, Precision::F32) => {
                 documented::<f32>(ctx, stack, crop, work, &reference_image, &mut peaks)?;
             }
@@ -214,41 +216,36 @@ fn correlate_tiles(
     Ok(Correlations { peaks, crop, reference_image })
 }
 
-/// The short way where the scan's sides allow it.
-fn lean_short(
+/// Peaks alone: the short way in single precision where the scan's sides allow it.
+fn lean(
     ctx: &RunContext<'_>,
-    stack: Option<&Stack>,
-    crop: DetShape,
+    (stack, crop): (&Stack, DetShape),
     work: Work,
     reference_image: &Image,
     peaks: &mut Table,
 ) -> Result<()> {
-    let stack = stack.ok_or_else(no_stack)?;
+    if ctx.config.run.precision == Precision::F64 {
+        return by_spectra(ctx, (stack, crop), work, &Reference::<f64>::new(reference_image, ctx.scan), peaks);
+    }
     let reference = Reference::<f32>::new(reference_image, ctx.scan);
     let Some(plan) = reference.planned(ctx.scan) else {
-        return lean::<f32>(ctx, Some(stack), crop, work, reference_image, peaks);
+        return by_spectra(ctx, (stack, crop), work, &reference, peaks);
     };
     let engine = || PairEngine::new(&plan, &reference, stack.dtype().size(), ctx.budget);
     align_tiles(ctx, (stack, crop), work, peaks, engine)
 }
 
-fn lean<T: Real>(
+/// Peaks alone, with the transforms of documented runs.
+fn by_spectra<T: Real>(
     ctx: &RunContext<'_>,
-    stack: Option<&Stack>,
-    crop: DetShape,
+    (stack, crop): (&Stack, DetShape),
     work: Work,
-    reference_image: &Image,
+    reference: &Reference<T>,
     peaks: &mut Table,
 ) -> Result<()> {
-    let stack = stack.ok_or_else(no_stack)?;
-    let reference = Reference::<T>::new(reference_image, ctx.scan);
     let fft = Fft2::<T>::new(ctx.scan);
-    let engine = || Ok(WithReference(Engine::new(&fft, stack.dtype().size(), ctx.budget)?, &reference));
+    let engine = || Ok(WithReference(Engine::new(&fft, stack.dtype().size(), ctx.budget)?, reference));
     align_tiles(ctx, (stack, crop), work, peaks, engine)
-}
-
-fn no_stack() -> Error {
-    Error::bug("a lean run without a stack")
 }
 
 /// Finds the peaks of all tiles that are not done, each worker with an engine of its own.
