@@ -56,7 +56,9 @@ pub struct StepRates {
     pub align_lean: f64,
     /// Alignment in documented mode (bigFT and correlations are written), seconds for each sample.
     pub align_documented: f64,
-    /// Exports with the HDF5 cache of documented mode, seconds for each sample.
+    /// The same where they are written to the HDF5 cache alone, seconds for each sample.
+    pub align_in_place: f64,
+    /// Exports with the HDF5 cache of documented mode, where it is copied from the working cache, seconds for each sample.
     pub export_hdf5: f64,
     /// The passes of the fit over the stack, seconds for each sample inside the disk.
     pub fit: f64,
@@ -93,6 +95,7 @@ impl StepRates {
             corner_turn: or(self.corner_turn, earlier.corner_turn),
             align_lean: or(self.align_lean, earlier.align_lean),
             align_documented: or(self.align_documented, earlier.align_documented),
+            align_in_place: or(self.align_in_place, earlier.align_in_place),
             export_hdf5: or(self.export_hdf5, earlier.export_hdf5),
             fit: or(self.fit, earlier.fit),
             search: or(self.search, earlier.search),

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::axes::{CountRange, DType, DetShape, ScanShape};
 use crate::cache::fingerprint::Fingerprint;
+use crate::cache::placed::Placed;
 use crate::cache::published::{Curve, Extra};
 use crate::cache::tiles::TileSet;
 use crate::config::Precision;
@@ -27,7 +28,7 @@ pub struct FormatVersion {
 
 impl FormatVersion {
     /// What this program writes.
-    pub const CURRENT: Self = Self { major: 1, minor: 1 };
+    pub const CURRENT: Self = Self { major: 1, minor: 2 };
     /// The first one whose table of peaks says how sharp they are.
     const WITH_CURVATURES: Self = Self { major: 1, minor: 1 };
 }
@@ -155,6 +156,9 @@ pub struct Manifest {
     /// Files that were exported from the large arrays as they are now, by kind: `hdf5`.
     #[serde(default)]
     pub exports: BTreeMap<String, std::path::PathBuf>,
+    /// Large arrays that lie in the HDF5 cache and not in this folder, by step.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub placed: BTreeMap<Step, Placed>,
     /// What the user should know before trusting the data.
     pub warnings: Vec<String>,
 }
@@ -209,6 +213,16 @@ impl Manifest {
             Some(state) => state.clone(),
             None => StepState::Absent,
         }
+    }
+
+    /// The HDF5 file that large arrays are being written to, while it is unfinished and so this cache's own.
+    pub fn unfinished_file(&self) -> Option<&Path> {
+        self.placed.values().find(|placed| placed.is_unfinished()).map(|placed| &*placed.file)
+    }
+
+    /// Whether the user threw away what a step had made.
+    pub fn is_dropped(&self, step: Step) -> bool {
+        self.results.get(&step).is_some_and(|result| result["dropped"] == true)
     }
 
     /// Whether a step is complete.

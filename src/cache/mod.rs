@@ -8,6 +8,7 @@
 mod fingerprint;
 mod lock;
 mod manifest;
+mod placed;
 mod published;
 mod resume;
 mod tiles;
@@ -16,6 +17,7 @@ mod working;
 pub use fingerprint::Fingerprint;
 pub use lock::Lock;
 pub use manifest::{FormatVersion, Layout, Manifest, Step, StepState};
+pub use placed::Placed;
 pub use published::{Curve, Extra};
 pub use resume::{Candidate, find, list};
 pub use tiles::TileSet;

@@ -21,7 +21,8 @@ pub struct Candidate {
 impl Candidate {
     /// Bytes that it occupies.
     pub fn bytes(&self) -> u64 {
-        disk_usage(&self.path)
+        let unfinished = self.manifest.as_ref().ok().and_then(Manifest::unfinished_file);
+        disk_usage(&self.path) + unfinished.map_or(0, disk_usage)
     }
 }
 

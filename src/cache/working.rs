@@ -9,11 +9,12 @@ use crate::axes::{DType, DetShape, Image, Plane, ScanShape};
 use crate::cache::fingerprint::Fingerprint;
 use crate::cache::lock::Lock;
 use crate::cache::manifest::{FormatVersion, Layout, Manifest, Step, StepState, boot_id};
+use crate::cache::placed::Placed;
 use crate::cache::published::{Curve, Extra};
 use crate::cache::resume::folder_name;
 use crate::cache::tiles::TileSet;
 use crate::error::{Error, Result};
-use crate::store::{Group, Io, create_folder, remove_folder};
+use crate::store::{Group, Io, create_folder, remove_file, remove_folder};
 
 /// A cache that this process may write, or an opened one that it only reads.
 #[derive(Debug)]
@@ -73,6 +74,7 @@ impl WorkingCache {
             extras: Vec::new(),
             curves: Vec::new(),
             exports: BTreeMap::default(),
+            placed: BTreeMap::default(),
             warnings: Vec::new(),
         };
         manifest.write(path)?;
@@ -194,6 +196,9 @@ impl WorkingCache {
     /// # Errors
     /// As [`update`](Self::update), and when an array cannot be deleted.
     pub fn invalidate_from(&mut self, step: Step) -> Result<()> {
+        let unfinished = self.manifest.unfinished_file().map(Path::to_owned).filter(|_| step <= Step::Correlate);
+        // A file that says with which parameters it was made is not filled with others.
+        let step = if unfinished.is_some() { step.min(Step::Fft) } else { step };
         let gone: Vec<String> =
             self.manifest.extras.iter().filter(|e| e.step >= step).map(|e| e.name.clone()).collect();
         self.update(|manifest| {
@@ -202,6 +207,7 @@ impl WorkingCache {
             manifest.steps.retain(|s, _| *s < step);
             manifest.results.retain(|s, _| *s < step);
             manifest.parameters.retain(|s, _| *s < step);
+            manifest.placed.retain(|s, _| *s < step);
             if step <= Step::Correlate {
                 manifest.exports.clear();
             }
@@ -217,6 +223,7 @@ impl WorkingCache {
                 self.group.remove(array)?;
             }
         }
+        unfinished.map_or(Ok(()), |file| remove_file(&file))?;
         gone.iter().try_for_each(|name| self.group.remove(name))
     }
 
@@ -263,11 +270,81 @@ impl WorkingCache {
     /// # Errors
     /// As [`invalidate_from`](Self::invalidate_from).
     pub fn drop_array(&mut self, step: Step) -> Result<()> {
+        if self.manifest.unfinished_file().is_some() {
+            self.forget_placed()?;
+        }
         self.update(|manifest| {
             manifest.steps.remove(&step);
+            manifest.placed.remove(&step);
             manifest.results.insert(step, json!({"dropped": true}));
         })?;
         arrays_of(step).first().map_or(Ok(()), |array| self.group.remove(array))
+    }
+
+    /// Records that the large arrays of these steps, of which nothing is there yet, lie in an HDF5 file.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn place(&mut self, placed: BTreeMap<Step, Placed>) -> Result<()> {
+        self.update(|manifest| manifest.placed = placed)
+    }
+
+    /// Records that the HDF5 file with the large arrays is finished and called `file`.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update), and when the file cannot be read.
+    pub fn finish_placed(&mut self, file: &Path) -> Result<()> {
+        let finished = self.manifest.placed.iter().map(|(step, placed)| Ok((*step, placed.finished(file)?)));
+        let finished = finished.collect::<Result<_>>()?;
+        self.update(|manifest| {
+            manifest.placed = finished;
+            manifest.exports.insert("hdf5".to_owned(), file.to_owned());
+        })
+    }
+
+    /// Looks for the HDF5 file with the large arrays. One that the user deleted, or another program changed, counts as
+    /// thrown away like an array of this folder; an unfinished one is begun again. Returns the name of a lost file.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn forget_lost(&mut self) -> Result<Option<PathBuf>> {
+        let Some(lost) = self.manifest.placed.values().find(|placed| !placed.is_there(&self.path)) else {
+            return Ok(None);
+        };
+        let (file, unfinished) = (lost.file.clone(), lost.is_unfinished());
+        if unfinished {
+            self.forget_placed()?;
+            return Ok(Some(file));
+        }
+        let steps: Vec<Step> = self.manifest.placed.keys().copied().collect();
+        steps.into_iter().try_for_each(|step| self.drop_array(step))?;
+        Ok(Some(file))
+    }
+
+    /// Forgets the large arrays that lie in an HDF5 file, and deletes the file if it is unfinished. What was found in
+    /// them stays.
+    fn forget_placed(&mut self) -> Result<()> {
+        let unfinished = self.manifest.unfinished_file().map(Path::to_owned);
+        let steps: Vec<Step> = self.manifest.placed.keys().copied().collect();
+        self.update(|manifest| {
+            for step in &steps {
+                manifest.steps.remove(step);
+                manifest.results.remove(step);
+            }
+            manifest.placed.clear();
+        })?;
+        unfinished.map_or(Ok(()), |file| remove_file(&file))
+    }
+
+    /// Deletes a cache, and the HDF5 file that it was filling when that is unfinished. Whoever calls this holds the lock,
+    /// or knows that nobody does.
+    ///
+    /// # Errors
+    /// [`Io`](crate::error::ErrorKind::Io).
+    pub fn delete(path: &Path) -> Result<()> {
+        let manifest = Manifest::read(path).ok();
+        manifest.as_ref().and_then(Manifest::unfinished_file).map_or(Ok(()), remove_file)?;
+        remove_folder(path)
     }
 
     /// Records how the arrays are cut.

@@ -44,6 +44,8 @@ pub struct PlanConfig {
     pub correlate_workers: Option<usize>,
     /// Items that may wait between two blocks.
     pub queue: Option<usize>,
+    /// Write bigFT and the correlations to the HDF5 cache alone (`true`), or to the working cache first (`false`).
+    pub hdf5_in_place: Option<bool>,
     /// Bytes of a written file that may wait for the disk.
     pub write_window: Option<ByteSize>,
     /// How the cache's chunks are read.

@@ -55,7 +55,7 @@ impl CacheMeta {
         samples.saturating_mul(16 + 8).saturating_add(OVERHEAD + 2 * OVERHEAD_PER_CHUNK * pixels)
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let Crop { row0, row1, col0, col1 } = self.crop;
         let good = row0 < row1 && row1 <= self.det.rows && col0 < col1 && col1 <= self.det.cols;
         if good && !self.scan.is_empty() {
@@ -121,7 +121,7 @@ impl Hdf5CacheWriter {
     pub fn create(path: &Path, meta: &CacheMeta) -> Result<Self> {
         meta.check()?;
         require_free(folder_of(path), meta.file_bytes())?;
-        let path = first_free(path);
+        let path = first_free(path, |path| [path.to_owned()]);
         let part = PathBuf::from(format!("{}.part", path.display()));
         // Tried first by the operating system, whose errors are clearer than the library's.
         fs::OpenOptions::new()
@@ -133,7 +133,7 @@ impl Hdf5CacheWriter {
         let action = "create the HDF5 cache";
         // When this fails, the file may be another process's, which holds its lock: it stays.
         let file = File::create(&part).map_err(failed(&path, action))?;
-        let (bigft, correlations) = lay_out(&file, meta).map_err(|e| {
+        let (bigft, correlations) = lay_out(&file, meta, AllocTime::Incr).map_err(|e| {
             let _ = fs::remove_file(&part);
             h5::write_error(&path, action, &e)
         })?;
@@ -268,20 +268,20 @@ impl Array {
     }
 }
 
-/// The first of the numbered candidates that is not taken.
-fn first_free(path: &Path) -> PathBuf {
-    let free = |p: &PathBuf| p.symlink_metadata().is_err();
+/// The first of the numbered candidates of which none of the `names` that go with it is taken.
+pub(super) fn first_free<const N: usize>(path: &Path, names: impl Fn(&Path) -> [PathBuf; N]) -> PathBuf {
+    let free = |p: &PathBuf| names(p).iter().all(|name| name.symlink_metadata().is_err());
     (1..=u16::MAX as usize).map(|n| numbered(path, n)).find(free).unwrap_or_else(|| path.to_owned())
 }
 
 /// All groups, attributes and (empty) arrays of the documented layout.
-fn lay_out(file: &File, meta: &CacheMeta) -> H5Result<(Dataset, Dataset)> {
+pub(super) fn lay_out(file: &File, meta: &CacheMeta, places: AllocTime) -> H5Result<(Dataset, Dataset)> {
     let bounds = meta.crop.bounds();
     let crop = meta.crop.shape();
     let [sy, sx, dy, dx] = [meta.scan.rows, meta.scan.cols, crop.rows, crop.cols];
 
     let group = file.create_group("bigFT")?;
-    let bigft = array::<Complex<f64>>(&group, meta)?;
+    let bigft = array::<Complex<f64>>(&group, meta, places)?;
     let at = group.create_group("metadata")?;
     h5::ints(&at, "crop_bounds", &bounds)?;
     h5::list(&at, "bf_center", &meta.bf_center)?;
@@ -290,7 +290,7 @@ fn lay_out(file: &File, meta: &CacheMeta) -> H5Result<(Dataset, Dataset)> {
     h5::scalar(&at, "reference_smoothing", &meta.reference_smoothing)?;
 
     let group = file.create_group("correlations")?;
-    let correlations = array::<f64>(&group, meta)?;
+    let correlations = array::<f64>(&group, meta, places)?;
     let at = group.create_group("metadata")?;
     // In pixels of the crop: its centre, as the method defines the reference.
     h5::ints(&at, "reference_pixel", &[dy / 2, dx / 2])?;
@@ -310,11 +310,11 @@ fn lay_out(file: &File, meta: &CacheMeta) -> H5Result<(Dataset, Dataset)> {
 }
 
 /// An array `data` `[scan rows, scan cols, crop rows, crop cols]` whose chunks are single detector pixels.
-fn array<T: H5Type>(group: &Group, meta: &CacheMeta) -> H5Result<Dataset> {
+fn array<T: H5Type>(group: &Group, meta: &CacheMeta, places: AllocTime) -> H5Result<Dataset> {
     let (scan, crop) = (meta.scan, meta.crop.shape());
     let mut layout = DatasetCreate::build();
-    // Chunks get their place when they are written, and are written whole: zeros first would be written twice.
-    layout.chunk((scan.rows, scan.cols, 1, 1)).alloc_time(Some(AllocTime::Incr)).fill_time(FillTime::Never);
+    // Chunks are written whole: zeros first would be written twice.
+    layout.chunk((scan.rows, scan.cols, 1, 1)).alloc_time(Some(places)).fill_time(FillTime::Never);
     if meta.compression == Compression::Gzip {
         layout.shuffle().deflate(chunk_write::LEVEL);
     }
@@ -322,8 +322,9 @@ fn array<T: H5Type>(group: &Group, meta: &CacheMeta) -> H5Result<Dataset> {
         .new_dataset_builder()
         .empty::<T>()
         .shape((scan.rows, scan.cols, crop.rows, crop.cols))
-        // Said here too: with filters, the builder would choose chunks of its own.
+        // Said here too: the builder would choose chunks of its own with filters, and would fill them all.
         .chunk((scan.rows, scan.cols, 1, 1))
+        .fill_time(FillTime::Never)
         .set_create_plist(&layout.finish()?)
         // No chunk is written twice or read back, so none is worth keeping.
         .with_access_plist(|access| access.chunk_cache(1, 0, 1.0))

@@ -8,6 +8,7 @@
 //! | [`emd`] | `/superres_results/run_*` into the user's EMD file or into `{base}_superres.emd` |
 //! | [`hdf5_cache`] | `{base}_superres_cache_{timestamp}.h5` with bigFT and correlations |
 //! | [`hdf5_copy`] | that cache, filled by several threads |
+//! | [`hdf5_in_place`] | that cache, laid out for a run that fills it as it goes |
 //! | [`arrays`] | `.npy` and 32-bit TIFF of every result |
 //! | [`picture`], [`contact_sheet`] | PNG of every result and curve, and all of them on one sheet |
 //! | [`mib`] | Merlin scans, for simulations and conversions |
@@ -32,6 +33,8 @@ mod h5;
 pub mod hdf5_cache;
 #[cfg(feature = "hdf5")]
 pub mod hdf5_copy;
+#[cfg(feature = "hdf5")]
+pub mod hdf5_in_place;
 mod inset;
 pub mod mib;
 mod panel;

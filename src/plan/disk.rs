@@ -24,13 +24,13 @@ pub struct DiskCost {
     pub source: u64,
     /// The cropped stack.
     pub stack: u64,
-    /// bigFT in the working cache.
+    /// bigFT in the working cache; nothing where it lies in the HDF5 cache.
     pub bigft: u64,
-    /// Correlations in the working cache.
+    /// Correlations in the working cache; nothing where they lie in the HDF5 cache.
     pub correlations: u64,
     /// Images and maps in the working cache.
     pub results: u64,
-    /// The exported HDF5 cache.
+    /// The HDF5 cache.
     pub hdf5: u64,
     /// EMD results, arrays and pictures.
     pub exports: u64,
@@ -62,8 +62,8 @@ impl DiskCost {
         Self {
             source: scan * request.det.len() as u64 * request.dtype.size() as u64,
             stack: stored * crop * plan.stack_type.size() as u64,
-            bigft: kept * 2 * real,
-            correlations: kept * real,
+            bigft: when(!export.in_place[0], kept * 2 * real),
+            correlations: when(!export.in_place[1], kept * real),
             results: images + SMALL_FILES,
             hdf5: when(export.hdf5, kept * 24),
             exports: when(export.emd, images + SMALL_FILES)
@@ -81,6 +81,8 @@ pub struct Exports {
     pub hdf5: bool,
     /// Whether its arrays are compressed.
     pub gzip: bool,
+    /// Whether bigFT, and whether the correlations, lie in it from the beginning, and not in the working cache.
+    pub in_place: [bool; 2],
     /// EMD results.
     pub emd: bool,
     /// Arrays.
@@ -111,20 +113,22 @@ pub struct Folders {
     pub existing: u64,
     /// Where the HDF5 cache and the results go.
     pub export: Option<Folder>,
+    /// Bytes of an unfinished HDF5 cache that exist already and are used or written over.
+    pub export_existing: u64,
 }
 
 impl Folders {
     /// Compares each file system's free space with all that goes there, before anything is written.
     pub(super) fn check(&self, cost: &DiskCost) -> Result<()> {
         let cache = cost.cache().saturating_sub(self.existing);
-        let export = cost.hdf5 + cost.exports;
+        let hdf5 = cost.hdf5.saturating_sub(self.export_existing);
+        let export = hdf5 + cost.exports;
         let shared = match (&self.cache, &self.export) {
             (Some(a), Some(b)) => a.device == b.device,
             _ => false,
         };
         let cache_parts = format!("{} for the working cache", ByteSize(cache));
-        let export_parts =
-            format!("{} for the HDF5 cache and {} for results", ByteSize(cost.hdf5), ByteSize(cost.exports));
+        let export_parts = format!("{} for the HDF5 cache and {} for results", ByteSize(hdf5), ByteSize(cost.exports));
         if shared {
             return require(self.cache.as_ref(), cache + export, &format!("{cache_parts}, {export_parts}"), "--out");
         }

@@ -278,6 +278,19 @@ impl Because<'_> {
     }
 }
 
+/// Where bigFT and the correlations are kept, where there is an HDF5 cache that could keep them.
+fn large_arrays(request: &Request<'_>, plan: &Plan) -> Option<Choice> {
+    let wanted = request.mode == Mode::Documented && request.exports.hdf5;
+    let value = if plan.in_place { "in the HDF5 cache alone" } else { "in the working cache, then copied" };
+    let because = match request.overrides.hdf5_in_place {
+        Some(chosen) if chosen == plan.in_place => "your key",
+        _ if plan.in_place => "default: the same numbers need not be written twice",
+        _ if request.exports.gzip => "source: compressed images have no place that is known before",
+        _ => "default: the HDF5 cache is on a network file system, or the working cache holds them already",
+    };
+    wanted.then(|| choice("large_arrays", value.to_owned(), because.to_owned(), "plan.hdf5_in_place"))
+}
+
 /// How the HDF5 cache is stored, where there will be one.
 fn compression(request: &Request<'_>) -> Option<Choice> {
     let wanted = request.mode == Mode::Documented && request.exports.hdf5;
@@ -305,6 +318,7 @@ pub(super) fn choices(request: &Request<'_>, plan: &Plan, best: &Plan, refused: 
     let queue = because.number(|p| p.queue, request.overrides.queue, "default: as many as spare buffers");
     all.push(choice("queue", plan.queue.to_string(), queue, "plan.queue"));
     all.extend(because.files());
+    all.extend(large_arrays(request, plan));
     all.extend(compression(request));
     all
 }

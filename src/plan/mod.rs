@@ -121,6 +121,8 @@ pub struct Plan {
     pub correlate_workers: usize,
     /// Type of the stack's samples: the source's, or one of fewer bits that the counts are expected to fit in.
     pub stack_type: DType,
+    /// Whether bigFT and the correlations are written to the HDF5 cache alone, and not to the working cache first.
+    pub in_place: bool,
     /// Scan rows in one slab of the stack.
     pub slab_rows: usize,
     /// Buffers for slabs that are written and not kept.
@@ -208,6 +210,7 @@ impl Plan {
             turn_workers: o.turn_workers.unwrap_or(way.workers),
             fft_workers: o.fft_workers.unwrap_or(way.workers),
             correlate_workers: o.correlate_workers.unwrap_or(way.workers),
+            in_place: request.mode == Mode::Documented && request.exports.in_place == [true, true],
             slab_rows: cut.slab_rows,
             slab_buffers: 0,
             read_frames: cut.read_frames,

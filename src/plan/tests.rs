@@ -95,7 +95,7 @@ fn folder(path: &str, device: u64, free: u64) -> Option<Folder> {
 fn a_disk_that_is_too_small_is_refused_before_anything_is_written() {
     let none = PlanConfig::default();
     let with = |cache, existing, export| {
-        let folders = Folders { cache, existing, export };
+        let folders = Folders { cache, existing, export, export_existing: 0 };
         Plan::make(&Request { around: Around { folders, ..Around::default() }, ..request(&none) })
     };
     let (gib, cost) = (1 << 30, with(None, 0, None).expect("nothing is known").disk_cost);

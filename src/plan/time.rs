@@ -45,7 +45,11 @@ impl Timing {
         // Rates are of so many threads; these steps have work for all of them.
         let share = if s.workers > 0 { s.workers as f64 / plan.workers.max(1) as f64 } else { 1.0 };
         let per = |rate: f64, amount: u64| rate * amount as f64;
-        let align = if self.mode == Mode::Documented { s.align_documented } else { s.align_lean };
+        let align = match self.mode {
+            Mode::Lean => s.align_lean,
+            Mode::Documented if plan.in_place => s.align_in_place,
+            Mode::Documented => s.align_documented,
+        };
         let mut all = vec![
             ("start", s.start),
             ("corner turn", per(s.corner_turn, plan.disk_cost.source).max(self.read(&plan.disk_cost, rates))),
@@ -62,7 +66,7 @@ impl Timing {
         } else {
             all.push(("image", per(s.deposit, self.deposited) * share));
         }
-        if plan.disk_cost.hdf5 > 0 {
+        if plan.disk_cost.hdf5 > 0 && !plan.in_place {
             all.push(("HDF5 cache", per(s.export_hdf5, self.samples)));
         }
         all.push(("results", s.finish + s.finish_position * self.positions as f64));

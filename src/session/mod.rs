@@ -7,6 +7,7 @@ mod preview;
 mod results;
 mod run;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -20,9 +21,9 @@ pub use preview::Preview;
 pub use results::Results;
 
 use find::{Found, choose};
-use planning::{Budget, around, export_folder, fixed_layout, network_advice, request, stored_stack};
+use planning::{Budget, around, export_folder, fixed_layout, in_place, network_advice, request, stored_stack};
 
-use crate::cache::{Fingerprint, Layout, Manifest, Step, StepState, WorkingCache};
+use crate::cache::{Fingerprint, Layout, Manifest, Placed, Step, StepState, WorkingCache};
 use crate::config::{Config, Mode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::MemoryBudget;
@@ -32,6 +33,10 @@ use crate::progress::{CancelToken, Progress};
 use crate::read::{self, FrameSource};
 use crate::steps::{self, BrightDisk, Detected, RunContext};
 use crate::store::Io;
+
+/// Lays out an HDF5 file that a run fills with its large arrays as it goes, and says where they will lie; `None` where that
+/// cannot be. The file is the cache's own until [`Session::finish_large_arrays`] is told its name.
+pub type LayOut = dyn Fn(&Manifest, &Config, &BrightDisk) -> Result<Option<BTreeMap<Step, Placed>>> + Send + Sync;
 
 /// A dataset with its working cache, ready to run.
 pub struct Session<'a> {
@@ -45,6 +50,7 @@ pub struct Session<'a> {
     budget: MemoryBudget,
     planned: Budget,
     resumed: bool,
+    lay_out: Option<Box<LayOut>>,
 }
 
 impl std::fmt::Debug for Session<'_> {
@@ -137,6 +143,12 @@ impl<'a> Session<'a> {
         if cache.manifest().config != stored {
             cache.update(|m| m.config = stored)?;
         }
+        if let Some(file) = cache.forget_lost()? {
+            progress.warn(&format!(
+                "`{}` was deleted or changed: its bigFT and correlations are not used any more",
+                file.display()
+            ));
+        }
         let budget = MemoryBudget::new(planned.bytes);
         Ok(Self {
             source,
@@ -149,6 +161,7 @@ impl<'a> Session<'a> {
             budget,
             planned,
             resumed,
+            lay_out: None,
         })
     }
 
@@ -296,15 +309,46 @@ impl<'a> Session<'a> {
             crop: disk.crop,
         };
         self.record_parameters(&plan)?;
+        self.place_large_arrays(&plan, &disk)?;
         run::run_steps(&ctx, &disk, target)
+    }
+
+    /// Has documented runs from now on write bigFT and the correlations to an HDF5 file alone, where the plan says so.
+    pub fn keep_large_arrays_in(&mut self, lay_out: Box<LayOut>) {
+        self.lay_out = Some(lay_out);
+    }
+
+    fn place_large_arrays(&self, plan: &Plan, disk: &BrightDisk) -> Result<()> {
+        let mut cache = self.cache();
+        let begun = !cache.manifest().placed.is_empty();
+        let Some(lay_out) = self.lay_out.as_ref().filter(|_| plan.in_place && !begun) else { return Ok(()) };
+        match lay_out(cache.manifest(), &self.config, disk)? {
+            Some(placed) => cache.place(placed),
+            None => Ok(()),
+        }
+    }
+
+    /// The HDF5 file in which both large arrays are complete and which has not got its name yet.
+    pub fn filled_file(&self) -> Option<PathBuf> {
+        let cache = self.cache();
+        let m = cache.manifest();
+        m.unfinished_file().filter(|_| m.is_done(Step::Fft) && m.is_done(Step::Correlate)).map(Path::to_owned)
+    }
+
+    /// Notes that the [filled file](Self::filled_file) is finished and called `file`: from now on it is the user's, and only
+    /// read.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io).
+    pub fn finish_large_arrays(&self, file: &Path) -> Result<()> {
+        self.cache().finish_placed(&std::path::absolute(file).unwrap_or_else(|_| file.to_owned()))
     }
 
     /// Whether nothing is left to do up to `target`, in the configured mode.
     fn is_complete(&self, target: Step) -> bool {
         let cache = self.cache();
         let manifest = cache.manifest();
-        let dropped = |step: Step| manifest.results.get(&step).is_some_and(|r| r["dropped"] == true);
-        let kept = |step: Step| manifest.is_done(step) || dropped(step);
+        let kept = |step: Step| manifest.is_done(step) || manifest.is_dropped(step);
         let documented = self.config.run.mode == Mode::Lean || (kept(Step::Fft) && kept(Step::Correlate));
         manifest.is_done(target) && (target < Step::Shifts || documented)
     }
@@ -330,20 +374,29 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`Plan::make`].
     fn plan(&self, disk: &BrightDisk) -> Result<Plan> {
-        let (shape, layout, existing, folder, exported, counts, stored) = {
+        let (shape, layout, existing, folder, exported, counts, stored, placed, unfinished) = {
             let cache = self.cache();
             let m = cache.manifest();
             let existing = crate::store::disk_usage(cache.path());
             let exported = m.exports.get("hdf5").is_some_and(|path| path.is_file());
             let stored = stored_stack(m, cache.group());
-            ((m.scan, m.det, m.dtype), fixed_layout(m), existing, cache.path().to_owned(), exported, m.counts, stored)
+            let mut placed = in_place(&self.config, &self.input, Some(m));
+            if m.placed.is_empty() && self.lay_out.is_none() {
+                placed = [false; 2];
+            }
+            let unfinished = m.unfinished_file().map_or(0, crate::store::disk_usage);
+            let path = cache.path().to_owned();
+            let shape = (m.scan, m.det, m.dtype);
+            (shape, fixed_layout(m), existing, path, exported, m.counts, stored, placed, unfinished)
         };
         let mut request = request(&self.config, shape, disk, self.source(), self.planned);
         request.fixed_layout = layout;
         (request.counts, request.stored_stack) = (counts, stored);
         // What was exported is not written again, and what the cache already holds is written in place.
         request.exports.hdf5 &= !exported;
+        request.exports.in_place = placed;
         request.around = around(self.planned, &folder, existing, &export_folder(&self.input, &self.config));
+        request.around.folders.export_existing = unfinished;
         let plan = match Plan::make(&request) {
             Err(e) if request.fixed_layout.is_some() && matches!(e.kind(), ErrorKind::Memory { .. }) => {
                 request.fixed_layout = None;
@@ -399,7 +452,7 @@ impl<'a> Session<'a> {
                 }
             }
             Keep::None => {
-                crate::store::remove_folder(cache.path())?;
+                WorkingCache::delete(cache.path())?;
                 return Ok(None);
             }
         }

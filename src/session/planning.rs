@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::axes::{DType, DetShape, ScanShape};
 use crate::cache::{Manifest, Step, StepState, WorkingCache};
-use crate::config::{Compression, Config, Merge, Refine};
+use crate::config::{Compression, Config, Merge, Mode, Refine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{self, Available, ByteSize, GroupMemory};
 use crate::plan::{Around, BudgetFrom, Exports, Folder, Folders, Plan, Request, Timing};
@@ -132,11 +132,26 @@ fn exports(config: &Config) -> Exports {
     Exports {
         hdf5: e.hdf5 && library,
         gzip: e.compression == Compression::Gzip,
+        in_place: [false; 2],
         emd: library,
         npy: e.npy,
         tiff: e.tiff,
         pictures: e.pictures,
     }
+}
+
+/// Whether bigFT, and whether the correlations, lie in the HDF5 cache and not in the working cache whose manifest this is;
+/// of a new run, whether they will.
+pub(super) fn in_place(config: &Config, input: &Path, manifest: Option<&Manifest>) -> [bool; 2] {
+    const LARGE: [Step; 2] = [Step::Fft, Step::Correlate];
+    if let Some(m) = manifest.filter(|m| !m.placed.is_empty()) {
+        return LARGE.map(|step| m.placed.contains_key(&step));
+    }
+    let begun = |m: &Manifest| LARGE.iter().any(|s| m.state(*s) != StepState::Absent || m.is_dropped(*s));
+    let wanted = config.export.hdf5 && config.run.mode == Mode::Documented && cfg!(feature = "hdf5");
+    let local = || network_kind(&export_folder(input, config)).is_none();
+    let possible = config.export.compression == Compression::None && !manifest.is_some_and(begun);
+    [wanted && possible && config.plan.hdf5_in_place.unwrap_or_else(local); 2]
 }
 
 /// The machine and the folders: the cache's, with `existing` bytes of it there already, and the one for results.
@@ -150,7 +165,7 @@ pub(super) fn around(budget: Budget, cache: &Path, existing: u64, export: &Path)
         free_memory: (!free.from_cgroup).then_some(free.bytes),
         group_window: memory::write_window(),
         network: network_kind(cache),
-        folders: Folders { cache: folder(cache), existing, export: folder(export) },
+        folders: Folders { cache: folder(cache), existing, export: folder(export), export_existing: 0 },
     }
 }
 

@@ -9,7 +9,7 @@ use crate::plan::{Plan, StepTime};
 use crate::progress::CancelToken;
 use crate::read::{self, DatasetInfo};
 use crate::session::planning::{
-    Budget, around, export_folder, fixed_layout, network_advice, request, stored_stack_in, timing,
+    Budget, around, export_folder, fixed_layout, in_place, network_advice, request, stored_stack_in, timing,
 };
 use crate::session::{Found, base_name, cache_folder, choose};
 use crate::steps::{self, BrightDisk};
@@ -56,8 +56,11 @@ impl Preview {
         let existing = cache.as_deref().map_or(0, disk_usage);
         request.fixed_layout = manifest.as_ref().and_then(fixed_layout);
         request.counts = detected.counts;
+        request.exports.in_place = in_place(&config, input, manifest.as_ref());
         request.stored_stack = cache.as_deref().and_then(stored_stack_in);
         request.around = around(budget, &folder, existing, &export_folder(input, &config));
+        let unfinished = manifest.as_ref().and_then(Manifest::unfinished_file);
+        request.around.folders.export_existing = unfinished.map_or(0, disk_usage);
         let plan = match Plan::make(&request) {
             // As the run will do: with so little memory the cache's tiles are made again.
             Err(e) if request.fixed_layout.is_some() && matches!(e.kind(), ErrorKind::Memory { .. }) => {

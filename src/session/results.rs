@@ -5,11 +5,11 @@ use std::path::Path;
 use num_complex::Complex;
 
 use crate::axes::{Image, Sample};
-use crate::cache::{Extra, Manifest, Step, WorkingCache};
+use crate::cache::{Extra, Manifest, Placed, Step, WorkingCache};
 use crate::config::{Config, Precision};
 use crate::error::{Error, Result};
 use crate::steps::{AberrationFit, BrightDisk, ImageReport, upscale_factor};
-use crate::store::ChunkedArray;
+use crate::store::{ChunkedArray, Io};
 
 /// The results of a finished run with everything needed to write them down.
 #[derive(Debug, Clone)]
@@ -105,6 +105,9 @@ impl Results {
         mut take: impl FnMut(usize, usize, &[Complex<f64>]) -> Result<()>,
     ) -> Result<()> {
         let mut wide = vec![Complex::default(); self.manifest.scan.len()];
+        if let Some(placed) = self.manifest.placed.get(&Step::Fft) {
+            return self.for_each_placed(path, placed, &mut wide, take);
+        }
         match self.precision() {
             Precision::F32 => for_each_image::<Complex<f32>>(path, "bigFT", |row, col, image| {
                 wide.iter_mut().zip(image).for_each(|(w, z)| *w = Complex::new(f64::from(z.re), f64::from(z.im)));
@@ -124,6 +127,9 @@ impl Results {
         mut take: impl FnMut(usize, usize, &[f64]) -> Result<()>,
     ) -> Result<()> {
         let mut wide = vec![0.0; self.manifest.scan.len()];
+        if let Some(placed) = self.manifest.placed.get(&Step::Correlate) {
+            return self.for_each_placed(path, placed, &mut wide, take);
+        }
         match self.precision() {
             Precision::F32 => for_each_image::<f32>(path, "correlations", |row, col, image| {
                 wide.iter_mut().zip(image).for_each(|(w, &c)| *w = c.to_f64());
@@ -131,6 +137,24 @@ impl Results {
             }),
             Precision::F64 => for_each_image::<f64>(path, "correlations", take),
         }
+    }
+
+    /// Reads the images of an array that lies in an HDF5 cache.
+    fn for_each_placed<N: bytemuck::Pod>(
+        &self,
+        path: &Path,
+        placed: &Placed,
+        image: &mut [N],
+        mut take: impl FnMut(usize, usize, &[N]) -> Result<()>,
+    ) -> Result<()> {
+        let crop = self.disk.crop.shape();
+        let numbers = size_of_val(image) / size_of::<f64>();
+        let array = placed.open(path, Io::of(path))?.holding(crop.len(), numbers)?;
+        for pixel in 0..crop.len() {
+            array.read::<f64>(pixel, bytemuck::cast_slice_mut(image), |number| number)?;
+            take(pixel / crop.cols, pixel % crop.cols, image)?;
+        }
+        Ok(())
     }
 
     fn precision(&self) -> Precision {

@@ -1,5 +1,6 @@
 //! Marking tiles: first the data on disk, then the tile's mark in the manifest.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -123,10 +124,10 @@ impl<'a> Commit<'a> {
         if self.waiting.is_empty() {
             return Ok(());
         }
+        // Tiles in one large file share it.
+        let files: BTreeSet<&PathBuf> = self.waiting.iter().filter_map(|written| written.chunk.as_ref()).collect();
+        files.into_iter().try_for_each(|file| sync_chunk(file))?;
         for written in &self.waiting {
-            if let Some(chunk) = &written.chunk {
-                sync_chunk(chunk)?;
-            }
             for (_, set) in &mut self.sets {
                 set.insert(written.tile.id);
             }

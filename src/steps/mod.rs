@@ -16,6 +16,7 @@ mod commit;
 mod context;
 mod corner_turn;
 mod engine;
+mod large;
 mod merge;
 mod parametric;
 mod refine;

@@ -1,5 +1,6 @@
 //! Step 2: bigFT, the spectrum over the scan of every detector pixel's image.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use num_complex::Complex;
@@ -15,6 +16,7 @@ use crate::pipeline::{Block, Emitter, Graph, Pool, Pooled};
 use crate::steps::commit::{Commit, Table, Written, sum_row};
 use crate::steps::context::RunContext;
 use crate::steps::engine::Engine;
+use crate::steps::large::Large;
 use crate::steps::stack::{CroppedStack, Stack};
 use crate::steps::tile::{Pair, Tile};
 use crate::store::{ArraySpec, ChunkedArray, Group, StoredType};
@@ -96,8 +98,8 @@ impl Block for Tiles {
 /// Where the spectra of a tile come from.
 pub(super) struct SpectraSource<'a> {
     pub(super) stack: Option<&'a Stack>,
-    /// bigFT in the cache; absent when it is neither there nor wanted.
-    pub(super) array: Option<&'a ChunkedArray>,
+    /// bigFT; absent when it is neither there nor wanted.
+    pub(super) array: Option<&'a Large>,
     pub(super) done: TileSet,
     pub(super) sums: Table,
 }
@@ -133,9 +135,7 @@ where
 {
     fn fetch(&self, tile: Tile, buffer: &mut Pooled) -> Result<Vec<[PixelSums; 2]>> {
         let array = self.source.array.ok_or_else(|| Error::bug("stored spectra without their array"))?;
-        let chunk = array.chunk(&[0, 0, tile.chunk[0], tile.chunk[1]])?;
-        let bytes = chunk.bytes();
-        buffer[..bytes.len()].copy_from_slice(bytes);
+        array.read(tile, buffer.cast_mut::<T>())?;
         let sums = &self.source.sums;
         tile.pairs(self.crop)
             .map(|pair| {
@@ -183,13 +183,14 @@ pub(super) fn pair_places<N>(numbers: &mut [N], pair: Pair, n: usize) -> (&mut [
 }
 
 /// Writes tiles of bigFT.
-pub(super) struct WriteSpectra<'a> {
-    pub(super) array: &'a ChunkedArray,
-    pub(super) number_bytes: usize,
+pub(super) struct WriteSpectra<'a, T> {
+    pub(super) array: &'a Large,
+    pub(super) scan: ScanShape,
     pub(super) crop: DetShape,
+    pub(super) real: PhantomData<T>,
 }
 
-impl Block for WriteSpectra<'_> {
+impl<T: Real> Block for WriteSpectra<'_, T> {
     type In = Arc<SpectraTile>;
     type Out = Written;
 
@@ -198,9 +199,8 @@ impl Block for WriteSpectra<'_> {
             return Ok(());
         }
         let tile = item.tile;
-        let bytes = &item.buffer[..tile.slots() * self.number_bytes];
-        let chunk = self.array.write_chunk(&[0, 0, tile.chunk[0], tile.chunk[1]], bytes)?;
-        out.count_bytes(bytes.len() as u64);
+        let chunk = self.array.write(tile, item.buffer.cast::<T>())?;
+        out.count_bytes((tile.pixels() * self.scan.len() * size_of::<Complex<T>>()) as u64);
         let pairs = tile.pairs(self.crop).zip(&item.sums);
         let rows = pairs.flat_map(|(pair, sums)| sums[..=usize::from(pair.both)].iter().map(sum_row)).collect();
         out.send(Written { tile, chunk: Some(chunk), rows })
@@ -230,7 +230,7 @@ where
 {
     let spec = tile_spec(ARRAY, ctx, true);
     let pool = Pool::new(ctx.budget, "spectra of a tile", ctx.plan.spectra_buffers, spec.chunk_bytes())?;
-    let array = tile_array(ctx.cache().group(), spec, !done.is_empty())?;
+    let array = Large::open::<T>(ctx, Step::Fft, spec, !done.is_empty())?;
     let mut sums = Table::sums(crop);
     if !done.is_empty() {
         sums.load(ctx.cache().group())?;
@@ -251,9 +251,7 @@ where
         scan: ctx.scan,
         crop,
     });
-    let number_bytes = ctx.scan.len() * size_of::<Complex<T>>();
-    let write = WriteSpectra { array: &array, number_bytes, crop };
-    let mut write = Some(write);
+    let mut write = Some(WriteSpectra { array: &array, scan: ctx.scan, crop, real: PhantomData::<T> });
     let written = graph.stage("write bigFT", 1, ctx.plan.tiles, spectra, || take_once(&mut write));
     graph.sink("commit bigFT", written, Commit::new(ctx, &mut sums, vec![(Step::Fft, done)], image_bytes));
     let report = graph.run()?;

@@ -6,6 +6,7 @@
 //! lean:        tiles ──► align (fft, correlate, peaks in one) ──► commit (peaks)
 //! ```
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use num_complex::Complex;
@@ -21,13 +22,13 @@ use crate::pipeline::{Block, Emitter, Graph, Pool, Pooled, Port};
 use crate::steps::commit::{Commit, Table, Written, peak_row};
 use crate::steps::context::RunContext;
 use crate::steps::engine::{Engine, FindPeaks, PairEngine, Reference, WithReference};
+use crate::steps::large::Large;
 use crate::steps::stack::{CroppedStack, Stack};
 use crate::steps::step2_fft::{
     self, FftBlock, Spectra, SpectraSource, SpectraTile, Tiles, WriteSpectra, borrow_engine, pair_places, take_once,
-    tile_array, tile_spec,
+    tile_spec,
 };
 use crate::steps::tile::Tile;
-use crate::store::ChunkedArray;
 
 /// The array's name in the cache.
 const ARRAY: &str = "correlations";
@@ -91,20 +92,20 @@ where
     }
 }
 
-struct WriteCorrelations<'a> {
-    array: &'a ChunkedArray,
-    number_bytes: usize,
+struct WriteCorrelations<'a, T> {
+    array: &'a Large,
+    scan: ScanShape,
+    real: PhantomData<T>,
 }
 
-impl Block for WriteCorrelations<'_> {
+impl<T: Real> Block for WriteCorrelations<'_, T> {
     type In = CorrelationTile;
     type Out = Written;
 
     fn work(&mut self, item: CorrelationTile, out: &mut Emitter<'_, Written>) -> Result<()> {
         let CorrelationTile { tile, buffer, rows } = item;
-        let bytes = &buffer[..tile.slots() * self.number_bytes];
-        let chunk = self.array.write_chunk(&[0, 0, tile.chunk[0], tile.chunk[1]], bytes)?;
-        out.count_bytes(bytes.len() as u64);
+        let chunk = self.array.write(tile, buffer.cast::<T>())?;
+        out.count_bytes((tile.pixels() * self.scan.len() * size_of::<T>()) as u64);
         out.send(Written { tile, chunk: Some(chunk), rows })
     }
 }
@@ -149,9 +150,9 @@ impl Work {
         let count = ctx.plan.tiles;
         let [fft, correlate, peaks] = [Step::Fft, Step::Correlate, Step::Peaks].map(|step| cache.tiles(step, count));
         // What the user threw away to save space is not made again unless it is needed for something else.
-        let dropped = |step: Step| cache.manifest().results.get(&step).is_some_and(|r| r["dropped"] == true);
         let documented = ctx.config.run.mode == Mode::Documented;
-        let (drop_fft, drop_correlate) = (dropped(Step::Fft), dropped(Step::Correlate));
+        let (drop_fft, drop_correlate) =
+            (cache.manifest().is_dropped(Step::Fft), cache.manifest().is_dropped(Step::Correlate));
         let complete = |id: usize| {
             let kept = (drop_fft || fft.contains(id)) && (drop_correlate || correlate.contains(id));
             peaks.contains(id) && (!documented || kept)
@@ -292,16 +293,13 @@ where
     let spectra_pool = Pool::new(ctx.budget, "spectra of a tile", plan.spectra_buffers, fft_spec.chunk_bytes())?;
     let corr_pool = Pool::new(ctx.budget, "correlations of a tile", plan.correlation_buffers, corr_spec.chunk_bytes())?;
     let mut sums = Table::sums(crop);
-    let (fft_array, corr_array) = {
-        let cache = ctx.cache();
-        if !work.fft.is_empty() {
-            sums.load(cache.group())?;
-        }
-        let relied_on = !work.fft.is_empty();
-        let wanted = work.keep_spectra || relied_on;
-        let fft_array = wanted.then(|| tile_array(cache.group(), fft_spec, relied_on)).transpose()?;
-        (fft_array, tile_array(cache.group(), corr_spec, !work.correlate.is_empty())?)
-    };
+    let relied_on = !work.fft.is_empty();
+    if relied_on {
+        sums.load(ctx.cache().group())?;
+    }
+    let wanted = work.keep_spectra || relied_on;
+    let fft_array = wanted.then(|| Large::open::<T>(ctx, Step::Fft, fft_spec, relied_on)).transpose()?;
+    let corr_array = Large::open::<T>(ctx, Step::Correlate, corr_spec, !work.correlate.is_empty())?;
     let source = SpectraSource { stack, array: fft_array.as_ref(), done: work.fft.clone(), sums: sums.clone() };
     let sample_bytes = stack.map_or(1, |s| s.dtype().size());
     let pixels: usize = work.tiles.iter().map(Tile::pixels).sum();
@@ -319,7 +317,7 @@ where
     });
     let to_correlate: Port<Arc<SpectraTile>> = if let Some(array) = fft_array.as_ref().filter(|_| work.keep_spectra) {
         let (to_write, to_correlate) = spectra.split();
-        let mut write = Some(WriteSpectra { array, number_bytes: n * size_of::<Complex<T>>(), crop });
+        let mut write = Some(WriteSpectra { array, scan: ctx.scan, crop, real: PhantomData::<T> });
         let written = graph.stage("write bigFT", 1, plan.tiles, to_write, || take_once(&mut write));
         graph.sink("commit bigFT", written, Commit::new(ctx, &mut sums, vec![(Step::Fft, work.fft)], 0));
         to_correlate
@@ -334,7 +332,7 @@ where
             scan: ctx.scan,
             crop,
         });
-    let mut write = Some(WriteCorrelations { array: &corr_array, number_bytes: n * size_of::<T>() });
+    let mut write = Some(WriteCorrelations { array: &corr_array, scan: ctx.scan, real: PhantomData::<T> });
     let written = graph.stage("write correlations", 1, plan.tiles, correlated, || take_once(&mut write));
     let sets = vec![(Step::Correlate, work.correlate), (Step::Peaks, work.peaks)];
     graph.sink("commit correlations", written, Commit::new(ctx, peaks, sets, per_pixel));

@@ -61,6 +61,14 @@ impl Tile {
         (self.row1 - self.row0 - 1) * self.chunk_cols + self.col1 - self.col0
     }
 
+    /// The detector pixels, in order: linear crop index, and place in the tile's chunk.
+    pub(super) fn places(self, crop: DetShape) -> impl Iterator<Item = (usize, usize)> {
+        (self.row0..self.row1).flat_map(move |row| {
+            let slot = (row - self.row0) * self.chunk_cols;
+            (self.col0..self.col1).map(move |col| (row * crop.cols + col, slot + col - self.col0))
+        })
+    }
+
     /// The pairs, in order.
     pub(super) fn pairs(self, crop: DetShape) -> impl Iterator<Item = Pair> {
         (self.row0..self.row1).flat_map(move |row| {
@@ -112,6 +120,12 @@ mod tests {
             .expect("fits");
             let tiles = Tile::all(&plan, crop);
             let mut pairs: Vec<_> = tiles.iter().flat_map(|t| t.pairs(crop)).map(|p| (p.pixel, p.both)).collect();
+            for tile in &tiles {
+                let of_pairs = tile.pairs(crop).flat_map(|p| {
+                    [(p.pixel, p.slot), (p.pixel + 1, p.slot + 1)].into_iter().take(1 + usize::from(p.both))
+                });
+                assert!(tile.places(crop).eq(of_pairs), "pixels one by one are those of the pairs");
+            }
             pairs.sort_unstable();
             assert_eq!(pairs.iter().map(|p| 1 + usize::from(p.1)).sum::<usize>(), crop.len());
             assert!(tiles.iter().all(|t| t.pairs(crop).all(|p| p.slot + usize::from(p.both) < t.slots())));

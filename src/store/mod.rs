@@ -11,6 +11,7 @@ mod chunk_bytes;
 mod chunk_source;
 mod file;
 mod mmap;
+mod placed;
 mod rates;
 mod speed;
 
@@ -21,6 +22,7 @@ pub use file::{
     atomic_write, create_folder, device, disk_usage, free_disk, is_network, local_scratch, network_kind, remove_file,
     remove_folder, sync_chunk, sync_path, write_out_path,
 };
+pub use placed::{Place, PlacedArray};
 pub use rates::{rates_path, read_rates, write_rates};
 pub use speed::{drop_pages, time_reading, time_writing};
 

@@ -68,7 +68,7 @@ fn show(cache: &Path, as_json: bool) -> Result<()> {
     report::data(&format!("on disk      {}", ByteSize(store::disk_usage(cache))));
     for step in Step::ALL {
         let state = match manifest.state(step) {
-            _ if manifest.results.get(&step).is_some_and(|r| r["dropped"] == true) => "deleted by the user".to_owned(),
+            _ if manifest.is_dropped(step) => "deleted by the user".to_owned(),
             StepState::Absent => "-".to_owned(),
             StepState::Partial(tiles) => format!("{} of {} tiles", tiles.len(), tiles.count()),
             StepState::Done { .. } => "done".to_owned(),
@@ -107,7 +107,7 @@ fn remove(caches: &[PathBuf], yes: bool, talk: &Talk) -> Result<()> {
         let size = ByteSize(store::disk_usage(path));
         if yes {
             let _lock = Lock::acquire(path)?;
-            store::remove_folder(path)?;
+            WorkingCache::delete(path)?;
             talk.note(&format!("deleted {} ({size})", path.display()));
         } else {
             report::data(&format!("would delete {} ({size})", path.display()));

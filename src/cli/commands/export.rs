@@ -5,13 +5,21 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::cache::Step;
+#[cfg(feature = "hdf5")]
+use crate::cache::{Manifest, Placed};
 use crate::cli::args::ExportArgs;
 use crate::cli::report::{self, Talk};
-use crate::config::EmdTarget;
+use crate::config::{Config, EmdTarget};
 use crate::error::{Error, Result};
+#[cfg(feature = "hdf5")]
+use crate::export::hdf5_cache::{CacheMeta, cache_file};
+#[cfg(feature = "hdf5")]
+use crate::export::hdf5_in_place;
 use crate::export::{RunResults, Written, write_all};
 use crate::progress::CancelToken;
-use crate::session::{self, Results};
+use crate::session::{self, Results, Session};
+#[cfg(feature = "hdf5")]
+use crate::steps::BrightDisk;
 use crate::steps::{AberrationFit, pixel_findings};
 
 /// What was written for one run.
@@ -86,10 +94,7 @@ pub(super) fn write(
 ) -> Result<Outcome> {
     let source = results.manifest.source.path.clone();
     let config = results.config.clone();
-    let folder = config.export.folder.clone().unwrap_or_else(|| {
-        let parent = source.parent().filter(|p| !p.as_os_str().is_empty());
-        parent.map_or_else(|| PathBuf::from("."), Path::to_owned)
-    });
+    let folder = results_folder(&source, &config);
     crate::store::create_folder(&folder)?;
     // One that lies elsewhere is not where the user wants it now.
     let here = |path: &PathBuf| path.parent().is_some_and(|p| same_folder(p, &folder));
@@ -108,6 +113,66 @@ pub(super) fn write(
     Ok(Outcome { written, hdf5 })
 }
 
+/// What the HDF5 cache of a run says about itself.
+#[cfg(feature = "hdf5")]
+fn cache_meta(m: &Manifest, config: &Config, disk: &BrightDisk) -> CacheMeta {
+    CacheMeta {
+        linked_emd_path: m.source.path.display().to_string(),
+        timestamp: m.timestamp.clone(),
+        scan: m.scan,
+        det: m.det,
+        crop: disk.crop,
+        bf_center: disk.center,
+        crop_radius: disk.crop_radius,
+        reference_smoothing: config.align.reference_smoothing,
+        normalization_applied: true,
+        compression: config.export.compression,
+    }
+}
+
+/// Where results go: `export.folder`, or the folder of the source.
+fn results_folder(source: &Path, config: &Config) -> PathBuf {
+    config.export.folder.clone().unwrap_or_else(|| {
+        let parent = source.parent().filter(|p| !p.as_os_str().is_empty());
+        parent.map_or_else(|| PathBuf::from("."), Path::to_owned)
+    })
+}
+
+/// Has the session lay out the HDF5 cache before it aligns, and write bigFT and the correlations to it alone.
+#[cfg(feature = "hdf5")]
+pub(super) fn fill_in_place(session: &mut Session<'_>) {
+    session.keep_large_arrays_in(Box::new(|m, config, disk| {
+        let folder = results_folder(&m.source.path, config);
+        crate::store::create_folder(&folder)?;
+        let folder = std::path::absolute(&folder).unwrap_or(folder);
+        let path = cache_file(&folder, &session::base_name(&m.source.path), &m.timestamp);
+        let laid_out = hdf5_in_place::lay_out_in_place(&path, &cache_meta(m, config, disk))?;
+        Ok(laid_out.map(|laid_out| {
+            let placed = |place| Placed { file: laid_out.file.clone(), place, spots: None };
+            let arrays = [(Step::Fft, placed(laid_out.bigft)), (Step::Correlate, placed(laid_out.correlations))];
+            arrays.into_iter().collect()
+        }))
+    }));
+}
+
+#[cfg(not(feature = "hdf5"))]
+pub(super) fn fill_in_place(_: &mut Session<'_>) {}
+
+/// Gives the HDF5 cache that the session has filled its name.
+#[cfg(feature = "hdf5")]
+pub(super) fn finish_in_place(session: &Session<'_>) -> Result<()> {
+    let Some(file) = session.filled_file() else { return Ok(()) };
+    let steps = session::steps_completed(&session.manifest());
+    let named = hdf5_in_place::finish_in_place(&file, steps)?;
+    session.finish_large_arrays(&named)
+}
+
+#[cfg(not(feature = "hdf5"))]
+#[expect(clippy::unnecessary_wraps, reason = "the same signature as with HDF5")]
+pub(super) fn finish_in_place(_: &Session<'_>) -> Result<()> {
+    Ok(())
+}
+
 #[cfg(feature = "hdf5")]
 fn write_hdf5(
     cache: &Path,
@@ -115,7 +180,7 @@ fn write_hdf5(
     folder: &Path,
     (talk, cancel): (&Talk, &CancelToken),
 ) -> Result<Option<PathBuf>> {
-    use crate::export::hdf5_cache::{CacheArray, CacheMeta, Hdf5CacheWriter, cache_file};
+    use crate::export::hdf5_cache::{CacheArray, Hdf5CacheWriter};
     use crate::export::hdf5_copy::{self, Feed};
     use crate::memory::MemoryBudget;
     if !results.config.export.hdf5 {
@@ -125,19 +190,8 @@ fn write_hdf5(
         talk.note("no HDF5 cache: bigFT and correlations were not kept");
         return Ok(None);
     }
-    let (m, disk) = (&results.manifest, &results.disk);
-    let meta = CacheMeta {
-        linked_emd_path: m.source.path.display().to_string(),
-        timestamp: m.timestamp.clone(),
-        scan: m.scan,
-        det: m.det,
-        crop: disk.crop,
-        bf_center: disk.center,
-        crop_radius: disk.crop_radius,
-        reference_smoothing: results.config.align.reference_smoothing,
-        normalization_applied: true,
-        compression: results.config.export.compression,
-    };
+    let m = &results.manifest;
+    let meta = cache_meta(m, &results.config, &results.disk);
     let base = session::base_name(&m.source.path);
     let mut writer = Hdf5CacheWriter::create(&cache_file(folder, &base, &m.timestamp), &meta)?;
     let feed: Feed<'_> = Box::new(|take| {

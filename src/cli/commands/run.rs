@@ -52,8 +52,10 @@ fn one(input: &Path, config: &Config, args: &RunArgs, talk: &Talk, cancel: &Canc
         talk.warn(&warning);
     }
     talk.note(&format!("{} {}", if session.is_resumed() { "continuing" } else { "cache" }, cache.display()));
+    export::fill_in_place(&mut session);
     session.run_to(Step::Reconstruct)?;
     cancel.check()?;
+    export::finish_in_place(&session)?;
     // The library cannot add results to a file that this process still reads.
     session.close_source();
     let mut results = Results::read(&cache)?;

@@ -2,8 +2,8 @@
 //!
 //! Counted is what any implementation of the method has to do, not what this one does:
 //!
-//! - bytes: the source is read once; in documented mode bigFT and the correlations are written once, and once more to
-//!   the HDF5 file when it is wanted. The stack is not counted: with enough memory nobody would have to write it.
+//! - bytes: the source is read once; in documented mode bigFT and the correlations are written once, as `f64` where the
+//!   HDF5 file is wanted. The stack is not counted: with enough memory nobody would have to write it.
 //! - flops: `5 N log2 N` for a complex transform of `N` samples, of which one serves two images. Every image of the crop
 //!   is transformed there and back; the fit and the Fourier merge each transform every image of the disk
 //!   once more, and the merge transforms two half-sets on the finer grid. Nothing else is counted.

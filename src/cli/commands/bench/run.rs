@@ -32,6 +32,8 @@ pub(super) struct Outcome {
     pub(super) config: Config,
     pub(super) input: PathBuf,
     pub(super) generated: bool,
+    /// Whether bigFT and the correlations were written to the HDF5 cache alone.
+    pub(super) in_place: bool,
     pub(super) shape: (ScanShape, DetShape, DType),
     pub(super) crop: DetShape,
     /// Detector pixels inside the disk, `π r²`.
@@ -62,16 +64,19 @@ pub(super) fn measure(
     talk.note(&format!("running on {} ({} mode)", source.path.display(), mode_name(&config)));
     let bars = Bars::new(talk);
     let recorder = Recorder::new(&bars);
-    let session = Session::open(&source.path, config.clone(), true, &recorder, cancel)?;
+    let mut session = Session::open(&source.path, config.clone(), true, &recorder, cancel)?;
+    export::fill_in_place(&mut session);
     session.run_to(Step::Reconstruct)?;
     cancel.check()?;
-    let mut session = session;
     let info = session.source().map(|s| s.info().clone()).ok_or_else(|| Error::bug("a session without its source"))?;
     session.close_source();
+    let in_place = session.filled_file().is_some();
     let results = recorder.time("export", || -> Result<Results> {
+        export::finish_in_place(&session)?;
         let mut results = Results::read(&session.cache_path())?;
         results.config.calibration = config.calibration.or(info.calibration);
-        export::write(&session.cache_path(), &mut results, session::timestamp(), None, (talk, cancel))?;
+        let existing = results.manifest.exports.get("hdf5").cloned();
+        export::write(&session.cache_path(), &mut results, session::timestamp(), existing, (talk, cancel))?;
         Ok(results)
     })?;
     let (graphs, workers) = (session.reports(), config.run.workers.unwrap_or_else(super::threads));
@@ -84,6 +89,7 @@ pub(super) fn measure(
     let mut outcome = Outcome {
         input: source.path.clone(),
         generated: source.generated,
+        in_place,
         shape,
         crop,
         disk_pixels: (PI * radius * radius).min(crop.len() as f64),
@@ -133,7 +139,6 @@ impl Outcome {
         let documented = self.config.run.mode == Mode::Documented;
         let [samples, _] = self.samples();
         let real = self.config.run.precision.size() as f64;
-        let hdf5 = if self.config.export.hdf5 && cfg!(feature = "hdf5") { 24.0 } else { 0.0 };
         let parametric = self.config.is_parametric();
         let fourier = self.config.merge() == Merge::Fourier;
         Work {
@@ -144,7 +149,11 @@ impl Outcome {
             fourier,
             upscale: upscale as f64,
             source: self.source_bytes(),
-            kept: if documented { samples * (3.0 * real + hdf5) } else { 0.0 },
+            kept: match (documented, self.config.export.hdf5 && cfg!(feature = "hdf5")) {
+                (false, _) => 0.0,
+                (true, true) => samples * 24.0,
+                (true, false) => samples * 3.0 * real,
+            },
             cold: !self.generated,
         }
     }
@@ -183,8 +192,10 @@ impl Outcome {
         if self.config.run.mode == Mode::Lean {
             set(|s| &mut s.align_lean, seconds("align"), crop);
         } else {
-            set(|s| &mut s.align_documented, seconds("align"), crop);
-            let written = self.config.export.hdf5 && cfg!(feature = "hdf5");
+            let slot: fn(&mut StepRates) -> &mut f64 =
+                if self.in_place { |s| &mut s.align_in_place } else { |s| &mut s.align_documented };
+            set(slot, seconds("align"), crop);
+            let written = self.config.export.hdf5 && cfg!(feature = "hdf5") && !self.in_place;
             set(|s| &mut s.export_hdf5, seconds("export").filter(|_| written), crop);
         }
         set(|s| &mut s.fit, streaming("fit"), disk);
