@@ -61,11 +61,11 @@ fn a_generated_scan_gives_one_object_with_rates_graphs_and_the_roofline() {
         }
     }
     let roof = &run["roofline"];
-    // Source, and bigFT, correlations and their copies in the HDF5 file.
+    // Source, and bigFT and correlations in the HDF5 file, or in the working cache where there is no such library.
     let samples = 48.0 * 48.0 * number(&run["crop"][0]) * number(&run["crop"][1]);
     assert!((number(&roof["bytes_read"]) - 48.0 * 48.0 * 64.0 * 64.0 * 2.0).abs() < 0.5);
     let kept = number(&roof["bytes_written"]) / samples;
-    assert!((kept - 36.0).abs() < 1e-9 || (kept - 12.0).abs() < 1e-9, "{kept} bytes for each sample");
+    assert!((kept - 24.0).abs() < 1e-9 || (kept - 12.0).abs() < 1e-9, "{kept} bytes for each sample");
     let bound = number(&roof["bytes_seconds"]).max(number(&roof["flops_seconds"]));
     assert!((number(&roof["seconds"]) - bound).abs() < 1e-12 && bound > 0.0);
     assert!((number(&roof["percent"]) - 100.0 * bound / seconds).abs() < 1e-6);
@@ -76,7 +76,8 @@ fn a_generated_scan_gives_one_object_with_rates_graphs_and_the_roofline() {
     assert!(rates.is_of_this_machine());
     let steps = &rates.steps;
     assert_eq!(steps.workers, 2);
-    for rate in [steps.start, steps.corner_turn, steps.align_documented, steps.fit, steps.search, steps.merge] {
+    let align = if cfg!(feature = "hdf5") { steps.align_in_place } else { steps.align_documented };
+    for rate in [steps.start, steps.corner_turn, align, steps.fit, steps.search, steps.merge] {
         assert!(rate > 0.0, "{steps:?}");
     }
     assert!(files(&home.path().join("scratch")).is_empty(), "nothing is left");
@@ -90,7 +91,7 @@ fn a_generated_scan_gives_one_object_with_rates_graphs_and_the_roofline() {
     }
     let later: MachineRates = serde_json::from_slice(&std::fs::read(&saved).unwrap()).unwrap();
     assert!(later.steps.deposit > 0.0 && later.steps.align_lean > 0.0);
-    assert_eq!((later.steps.fit, later.steps.align_documented), (steps.fit, steps.align_documented));
+    assert_eq!((later.steps.fit, later.steps.align_in_place), (steps.fit, steps.align_in_place));
 }
 
 #[test]

@@ -14,8 +14,10 @@ use stemstream::config::Compression;
 use stemstream::error::Result;
 use stemstream::export::hdf5_cache::{CacheArray, CacheMeta, Hdf5CacheWriter, cache_file};
 use stemstream::export::hdf5_copy::{Take, fill};
+use stemstream::export::hdf5_in_place::{finish_in_place, lay_out_in_place};
 use stemstream::memory::MemoryBudget;
 use stemstream::progress::CancelToken;
+use stemstream::store::{Io, PlacedArray};
 
 fn meta() -> CacheMeta {
     CacheMeta {
@@ -104,6 +106,63 @@ fn a_cache_filled_by_several_threads_holds_the_same_compressed_or_not() {
         sizes.push(fs::metadata(&path).unwrap().len());
     }
     assert!(sizes[1] < sizes[0], "{sizes:?}");
+}
+
+#[test]
+fn a_cache_laid_out_first_and_filled_in_place_is_the_same() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let path = cache_file(dir.path(), "mydata", "20250107_153045");
+    let laid_out = lay_out_in_place(&path, &meta()).unwrap().unwrap();
+    assert!(!path.exists() && laid_out.file.exists());
+    assert!(fs::metadata(&laid_out.file).unwrap().len() <= meta().file_bytes(), "the promise about the size must hold");
+    // Nothing but the layout is written before the numbers are.
+    assert!(stemstream::store::disk_usage(&laid_out.file) < 300 << 10);
+    let io = Io { map: true, window: None };
+    let [spectra, correlations] = [laid_out.bigft, laid_out.correlations]
+        .map(|place| PlacedArray::open(&laid_out.file, place, true, io).unwrap());
+    let crop = meta().crop.shape();
+    for pixel in (0..crop.len()).rev() {
+        let (row, col) = (pixel / crop.cols, pixel % crop.cols);
+        let numbers = spectrum(row, col);
+        spectra.write(pixel, bytemuck::cast_slice::<_, f64>(&numbers), |number| number).unwrap();
+        correlations.write(pixel, &correlation(row, col), |number| number).unwrap();
+    }
+    assert_eq!(finish_in_place(&laid_out.file, 5).unwrap(), path);
+    check(&["cache", path.to_str().unwrap()]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file may stay");
+    let file = hdf5::File::open(&path).unwrap();
+    let data = file.dataset("correlations/data").unwrap().read_dyn::<f64>().unwrap();
+    assert_eq!(data[[3, 7, 2, 5]].to_bits(), (value(3, 7, 2, 5) / 7.0).to_bits());
+}
+
+#[test]
+fn two_layouts_of_one_name_get_files_of_their_own_and_never_one_that_is_there() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.h5");
+    let first = lay_out_in_place(&path, &meta()).unwrap().unwrap();
+    let second = lay_out_in_place(&path, &meta()).unwrap().unwrap();
+    assert_eq!(second.file, dir.path().join("c_2.h5.unfinished"));
+    assert_eq!((first.bigft, first.correlations), (second.bigft, second.correlations));
+    fs::write(&path, "precious").unwrap();
+    // The name was free when the file was laid out.
+    assert_eq!(finish_in_place(&first.file, 5).unwrap(), dir.path().join("c_2.h5"));
+    assert_eq!(finish_in_place(&second.file, 5).unwrap(), dir.path().join("c_2_2.h5"));
+    assert_eq!(fs::read(&path).unwrap(), b"precious");
+}
+
+#[test]
+fn a_layout_that_cannot_be_leaves_nothing_behind() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.h5");
+    let packed = CacheMeta { compression: Compression::Gzip, ..meta() };
+    assert_eq!(lay_out_in_place(&path, &packed).unwrap(), None, "packed images have no place that is known before");
+    let huge = CacheMeta { scan: ScanShape::new(1 << 20, 1 << 20), ..meta() };
+    assert_eq!(lay_out_in_place(&path, &huge).unwrap_err().exit_code(), 5);
+    assert_eq!(lay_out_in_place(&dir.path().join("no/c.h5"), &meta()).unwrap_err().exit_code(), 2);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[test]

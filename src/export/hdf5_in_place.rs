@@ -17,8 +17,6 @@ use crate::config::Compression;
 use crate::error::{Error, Result};
 use crate::store::Place;
 
-/// Chunks begin at multiples of this: whole pages of the system.
-const ALIGNMENT: u64 = 4096;
 /// Bytes of the index for each chunk, generously; the library keeps it in one piece of this size.
 const INDEX_PER_CHUNK: u64 = 512;
 /// Chunks whose places are looked up; the library takes about the square of it in steps.
@@ -99,7 +97,7 @@ fn write_layout(file: &Path, meta: &CacheMeta) -> H5Result<Option<[Place; 2]>> {
     // The index grows by small pieces; without room of its own they would lie between the images.
     let index = (chunks as u64).saturating_mul(INDEX_PER_CHUNK).max(1 << 16);
     let mut builder = hdf5::FileBuilder::new();
-    builder.with_fapl(|access| access.alignment(ALIGNMENT, ALIGNMENT).meta_block_size(index));
+    builder.with_fapl(|access| access.meta_block_size(index));
     let file = builder.create(file)?;
     let (bigft, correlations) = lay_out(&file, meta, AllocTime::Early)?;
     file.flush()?;

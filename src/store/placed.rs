@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 use crate::store::Io;
 use crate::store::file::write_out;
 
-/// Numbers that are converted at once: small enough for a core's own cache, large enough for one call of the system.
-const PIECE: usize = 64 << 10;
+/// Bytes that are converted at once: they stay on the stack.
+const PIECE: usize = 16 << 10;
 const NUMBER: usize = size_of::<f64>();
 
 /// Where the images of an array lie in a file.
@@ -176,7 +176,9 @@ mod tests {
             let file = file(place.end() + 500);
             let array = PlacedArray::open(file.path(), place, true, io).expect("open");
             let image = |k: usize| (0..numbers).map(|i| (i * 7 + k) as f32 / 16.0).collect::<Vec<_>>();
-            [2, 0].into_iter().for_each(|k| array.write(k, &image(k), f64::from).expect("write"));
+            for k in [2, 0] {
+                array.write(k, &image(k), f64::from).expect("write");
+            }
             for k in [0, 2] {
                 let mut found = vec![0.0f32; numbers];
                 array.read(k, &mut found, |wide| wide as f32).expect("read");
@@ -195,7 +197,7 @@ mod tests {
         let file = file(place.end());
         let array = PlacedArray::open(file.path(), place, true, IO).expect("open");
         let before = array.spots(16).expect("read");
-        array.write(4, &[1.5; 10_000], |number| number).expect("write");
+        array.write(4, &vec![1.5; 10_000], |number| number).expect("write");
         assert_ne!(array.spots(16).expect("read"), before);
         let tiny = PlacedArray::open(file.path(), Place { start: 0, image_bytes: 8, images: 1 }, false, IO);
         assert_eq!(tiny.expect("open").spots(16).expect("read").len(), 16 * 8);

@@ -87,6 +87,11 @@ fn show(cache: &Path, as_json: bool) -> Result<()> {
 fn drop_bigft(path: &Path, talk: &Talk) -> Result<()> {
     let before = store::disk_usage(path);
     let mut cache = WorkingCache::open(path)?;
+    if let Some(placed) = cache.manifest().placed.get(&Step::Fft).filter(|placed| !placed.is_unfinished()) {
+        let file = placed.locate(path);
+        return Err(Error::cache(path, format!("bigFT is not in the working cache but in `{}`", file.display()))
+            .with_hint("delete that file to free its space: the working cache goes on without it"));
+    }
     cache.drop_array(Step::Fft)?;
     let freed = before.saturating_sub(store::disk_usage(path));
     talk.note(&format!("{}: bigFT deleted, {} freed", path.display(), ByteSize(freed)));
