@@ -170,7 +170,7 @@ impl<'a> Panel<'a> {
         let mut places = vec![0.0; shown.cols];
         resample_rows(&self.image, shown.rows, shown.cols, |row, values| {
             self.tone.positions(values, &mut places);
-            canvas.set_row(area.x, area.y + row, places.iter().map(|place| self.map.color(*place)));
+            self.map.paint(&places, canvas.row_mut(area.x, area.y + row));
         });
         for mark in &self.marks {
             self.draw_mark(canvas, mark, area);
@@ -281,15 +281,16 @@ fn sampled_tone(run: &RunResults, image: &mut Cow<'_, Image>, units: &mut String
     if run.weights.dim() != image.dim() {
         return Tone::of(image.iter().copied());
     }
-    let sampled = image.iter().zip(&run.weights).filter(|(_, weight)| **weight > 0.0);
+    let weights = run.weights.as_standard_layout();
+    let weights = weights.as_slice().unwrap_or_default();
+    let empty = weights.iter().filter(|weight| **weight <= 0.0).count();
+    let whole = image.as_standard_layout();
+    let sampled = whole.as_slice().unwrap_or_default().iter().zip(weights).filter(|(_, weight)| **weight > 0.0);
     let tone = Tone::of(sampled.map(|(value, _)| *value));
-    let empty = run.weights.iter().filter(|weight| **weight <= 0.0).count();
     if empty > 0 {
-        image.to_mut().zip_mut_with(&run.weights, |value, weight| {
-            if *weight <= 0.0 {
-                *value = tone.low;
-            }
-        });
+        let mut filled = whole.into_owned();
+        filled.iter_mut().zip(weights).filter(|(_, weight)| **weight <= 0.0).for_each(|(value, _)| *value = tone.low);
+        *image = Cow::Owned(filled);
     }
     let share = 100.0 * empty as f64 / image.len().max(1) as f64;
     if share >= 0.1 {

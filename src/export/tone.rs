@@ -119,17 +119,31 @@ pub(super) fn resample_rows(image: &Image, rows: usize, cols: usize, mut take: i
         return (0..rows).for_each(|row| take(row, lines(row)));
     }
     let (across, down) = (covers(width, cols), covers(image.nrows(), rows));
+    // First the rows under a row of the result, each with its share, several numbers at a time; then along the row.
+    let (mut sums, mut weights) = (vec![0.0; width], vec![0.0; width]);
     let mut out = vec![0.0; cols];
     for (number, down) in down.iter().enumerate() {
+        sums.fill(0.0);
+        weights.fill(0.0);
+        for (share, line) in down.shares.iter().zip((down.first..).map(lines)) {
+            dispatch(
+                #[inline(always)]
+                || {
+                    for ((sum, weight), value) in sums.iter_mut().zip(&mut weights).zip(line) {
+                        let known = !value.is_nan();
+                        *sum += if known { value * share } else { 0.0 };
+                        *weight += if known { *share } else { 0.0 };
+                    }
+                },
+            );
+        }
         for (out, across) in out.iter_mut().zip(&across) {
             let (mut sum, mut weight) = (0.0, 0.0);
-            for (share_row, line) in down.shares.iter().zip((down.first..).map(lines)) {
-                for (share_col, value) in across.shares.iter().zip(&line[across.first..]) {
-                    if !value.is_nan() {
-                        sum += value * share_row * share_col;
-                        weight += share_row * share_col;
-                    }
-                }
+            for (share, (part, known)) in
+                across.shares.iter().zip(sums[across.first..].iter().zip(&weights[across.first..]))
+            {
+                sum += part * share;
+                weight += known * share;
             }
             *out = if weight > 0.0 { sum / weight } else { f64::NAN };
         }

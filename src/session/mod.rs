@@ -30,7 +30,7 @@ use crate::pipeline::{GraphReport, Workers};
 use crate::plan::Plan;
 use crate::progress::{CancelToken, Progress};
 use crate::read::{self, FrameSource};
-use crate::steps::{self, BrightDisk, Detected, RunContext};
+use crate::steps::{self, BrightDisk, Detected, Reconstruction, RunContext};
 use crate::store::Io;
 
 /// A dataset with its working cache, ready to run.
@@ -45,6 +45,8 @@ pub struct Session<'a> {
     budget: MemoryBudget,
     planned: Budget,
     resumed: bool,
+    /// The image that was made in this session, until its results are taken.
+    made: Mutex<Option<Reconstruction>>,
 }
 
 impl std::fmt::Debug for Session<'_> {
@@ -149,6 +151,7 @@ impl<'a> Session<'a> {
             budget,
             planned,
             resumed,
+            made: Mutex::default(),
         })
     }
 
@@ -236,7 +239,8 @@ impl<'a> Session<'a> {
                 .map_err(|e| Error::cache(&self.cache_path(), format!("its disk is damaged: {e}")));
         }
         let source = self.source().ok_or_else(|| self.needs_source("detect the disk"))?;
-        let Detected { disk, sampled_pattern, counts, warnings } = steps::detect(source, &self.config, self.cancel)?;
+        let Detected { disk, sampled_pattern, counts, warnings } =
+            steps::detect(source, &self.config, &workers(&self.config)?, self.cancel)?;
         for warning in &warnings {
             self.progress.warn(warning);
         }
@@ -296,7 +300,18 @@ impl<'a> Session<'a> {
             crop: disk.crop,
         };
         self.record_parameters(&plan)?;
-        run::run_steps(&ctx, &disk, target)
+        let made = run::run_steps(&ctx, &disk, target)?;
+        *self.made.lock().unwrap_or_else(PoisonError::into_inner) = made;
+        Ok(())
+    }
+
+    /// The results of the finished run, as [`Results::read`]; the large images without reading what was just made.
+    ///
+    /// # Errors
+    /// As [`Results::read`].
+    pub fn results(&self) -> Result<Results> {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Results::read_rest(&self.cache_path(), made)
     }
 
     /// Whether nothing is left to do up to `target`, in the configured mode.

@@ -8,7 +8,7 @@ use crate::axes::{Image, Sample};
 use crate::cache::{Extra, Manifest, Step, WorkingCache};
 use crate::config::{Config, Precision};
 use crate::error::{Error, Result};
-use crate::steps::{AberrationFit, BrightDisk, ImageReport, upscale_factor};
+use crate::steps::{AberrationFit, BrightDisk, ImageReport, Reconstruction, upscale_factor};
 use crate::store::ChunkedArray;
 
 /// The results of a finished run with everything needed to write them down.
@@ -52,6 +52,11 @@ impl Results {
     /// # Errors
     /// [`Cache`](crate::error::ErrorKind::Cache) when the run is not finished or the cache is damaged.
     pub fn read(path: &Path) -> Result<Self> {
+        Self::read_rest(path, None)
+    }
+
+    /// As [`read`](Self::read), with the image that this process has just made.
+    pub(super) fn read_rest(path: &Path, made: Option<Reconstruction>) -> Result<Self> {
         let cache = WorkingCache::open_for_reading(path)?;
         let manifest = cache.manifest().clone();
         if !manifest.is_done(Step::Reconstruct) {
@@ -60,22 +65,29 @@ impl Results {
         }
         let damaged = |what: &str, e: serde_json::Error| Error::cache(path, format!("its {what} is damaged: {e}"));
         let disk = manifest.results.get(&Step::Detect).cloned().unwrap_or_default();
-        let made = manifest.results.get(&Step::Reconstruct).cloned().unwrap_or_default();
+        let report = manifest.results.get(&Step::Reconstruct).cloned().unwrap_or_default();
         let group = cache.group();
+        let (superres_image, weights, virtual_bf) = match made {
+            Some(made) => (made.image, made.weights, made.virtual_bf),
+            None => {
+                let read = |name: &str| group.read_image(name);
+                (read("superres_image")?, read("weights")?, read("virtual_bf")?)
+            }
+        };
         Ok(Self {
             disk: serde_json::from_value(disk).map_err(|e| damaged("disk", e))?,
             config: serde_json::from_value(manifest.config.clone()).map_err(|e| damaged("configuration", e))?,
             fit: manifest.results.get(&Step::Shifts).and_then(|fit| serde_json::from_value(fit.clone()).ok()),
-            report: serde_json::from_value(made).map_err(|e| damaged("image report", e))?,
+            report: serde_json::from_value(report).map_err(|e| damaged("image report", e))?,
             mean_pattern: group.read_image("mean_pattern")?,
             shift_y: group.read_image("shift_y")?,
             shift_x: group.read_image("shift_x")?,
             quality: group.read_image("quality")?,
             reference_image: group.read_image("reference_image")?,
             standard_bf: group.read_image("standard_bf")?,
-            virtual_bf: group.read_image("virtual_bf")?,
-            superres_image: group.read_image("superres_image")?,
-            weights: group.read_image("weights")?,
+            virtual_bf,
+            superres_image,
+            weights,
             extras: manifest
                 .extras
                 .iter()

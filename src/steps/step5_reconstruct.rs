@@ -179,8 +179,9 @@ fn accumulate_in<S: Sample, A: Sum>(job: &Job<'_>) -> Result<Reconstruction> {
 
     ctx.progress.begin("reconstruct", (parts.len() * image_bytes) as u64);
     let mut targets = vec![Targets::default(); batch];
-    for group in parts.chunks(batch) {
+    for (number, group) in parts.chunks(batch).enumerate() {
         ctx.cancel.check()?;
+        let first = number == 0;
         ctx.workers.install(|| -> Result<()> {
             let images = images.cast_mut::<S>();
             if !direct {
@@ -205,6 +206,10 @@ fn accumulate_in<S: Sample, A: Sum>(job: &Job<'_>) -> Result<Reconstruction> {
             bands.collect::<Vec<_>>().into_par_iter().enumerate().for_each(|(i, (value, bright))| {
                 let rows = i * band_rows..i * band_rows + value.len() / row_len;
                 let bright_rows = i * bright_rows..i * bright_rows + bright.len() / scan.cols.max(1);
+                if first {
+                    // A page that is first read and then written is given twice.
+                    value.fill(A::default());
+                }
                 let mut band = Band { rows, value };
                 for ((image, part), targets) in &images {
                     if part.peak.is_some() {

@@ -56,7 +56,7 @@ fn one(input: &Path, config: &Config, args: &RunArgs, talk: &Talk, cancel: &Canc
     cancel.check()?;
     // The library cannot add results to a file that this process still reads.
     session.close_source();
-    let mut results = Results::read(&cache)?;
+    let mut results = session.results()?;
     results.config.calibration = calibration;
     if let Some(fit) = &results.fit {
         tell_fit(fit, talk);
