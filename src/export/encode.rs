@@ -8,7 +8,7 @@ use super::colormap::Rgb;
 const MOST: usize = 256;
 /// Places for colours; a power of two, and several times as many as there are colours, so that few share one.
 const PLACES: usize = 2048;
-const FREE: u32 = u32::MAX;
+const FREE: u64 = u64::MAX;
 
 /// Writes pixels `[row][col]` of red, green, blue.
 pub(super) fn png(out: impl Write, (width, height): (usize, usize), pixels: &[u8], title: &str) -> io::Result<()> {
@@ -46,29 +46,24 @@ impl Indexed {
     /// `None` where there are more colours than a palette holds.
     fn of(pixels: &[u8]) -> Option<Self> {
         let mut colors: Vec<Rgb> = Vec::new();
-        let (mut keys, mut numbers) = (vec![FREE; PLACES], vec![0u8; PLACES]);
-        // Neighbours are often of one colour.
-        let (mut last, mut number) = (FREE, 0);
+        // Of each colour that was seen: itself, and from bit 32 on its number.
+        let mut table = vec![FREE; PLACES];
         let mut places = Vec::with_capacity(pixels.len() / 3);
-        let (colors_of_pixels, _) = pixels.as_chunks::<3>();
-        for &[r, g, b] in colors_of_pixels {
+        for &[r, g, b] in pixels.as_chunks::<3>().0 {
             let key = u32::from_le_bytes([r, g, b, 0]);
-            if key != last {
-                let mut at = key.wrapping_mul(0x9E37_79B1) as usize >> (32 - PLACES.ilog2()) as usize;
-                while keys[at] != key {
-                    if keys[at] == FREE {
-                        if colors.len() == MOST {
-                            return None;
-                        }
-                        (keys[at], numbers[at]) = (key, colors.len() as u8);
-                        colors.push([r, g, b]);
-                        break;
+            let mut at = (key.wrapping_mul(0x9E37_79B1) >> (u32::BITS - PLACES.ilog2())) as usize;
+            while table[at] as u32 != key {
+                if table[at] == FREE {
+                    if colors.len() == MOST {
+                        return None;
                     }
-                    at = (at + 1) % PLACES;
+                    table[at] = u64::from(key) | (colors.len() as u64) << 32;
+                    colors.push([r, g, b]);
+                    break;
                 }
-                (last, number) = (key, numbers[at]);
+                at = (at + 1) % PLACES;
             }
-            places.push(number);
+            places.push((table[at] >> 32) as u8);
         }
         let mut order: Vec<usize> = (0..colors.len()).collect();
         order.sort_by_key(|i| colors[*i].map(u32::from).iter().sum::<u32>());

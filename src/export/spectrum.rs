@@ -125,7 +125,10 @@ impl Spectrum {
             || vec![0.0; cols],
             |values, r| {
                 copy(r, values);
-                values.iter().filter(|v| v.is_finite()).fold((0.0, 0usize), |(sum, count), v| (sum + v, count + 1))
+                dispatch(
+                    #[inline(always)]
+                    || finite_sum(values),
+                )
             },
         );
         let of_rows: Vec<_> = of_rows.collect();
@@ -137,9 +140,15 @@ impl Spectrum {
             || vec![0.0; cols],
             |values, (r, (work, down))| {
                 copy(r, values);
-                for ((work, value), across) in work.iter_mut().zip(&*values).zip(&across) {
-                    work.re = if value.is_finite() { ((value - mean) * down * across) as f32 } else { 0.0 };
-                }
+                dispatch(
+                    #[inline(always)]
+                    || {
+                        for ((work, value), across) in work.iter_mut().zip(&*values).zip(&across) {
+                            let weighted = (value - mean) * down * across;
+                            work.re = if value.is_finite() { weighted as f32 } else { 0.0 };
+                        }
+                    },
+                );
             },
         );
         let mut spectrum = vec![Complex::default(); work.len()];
@@ -245,6 +254,21 @@ impl Spectrum {
             })
             .collect()
     }
+}
+
+/// Sum and number of the finite values, added up in as many parts as a register holds.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
+fn finite_sum(values: &[f64]) -> (f64, usize) {
+    let (mut sums, mut counts) = ([0.0; 8], [0u64; 8]);
+    for values in values.chunks(8) {
+        for ((sum, count), value) in sums.iter_mut().zip(&mut counts).zip(values) {
+            let finite = value.is_finite();
+            *sum += if finite { *value } else { 0.0 };
+            *count += u64::from(finite);
+        }
+    }
+    (sums.iter().sum(), counts.iter().sum::<u64>() as usize)
 }
 
 fn hann(length: usize) -> Vec<f64> {

@@ -18,13 +18,20 @@ pub(super) struct Tone {
 
 impl Tone {
     /// From the 0.5th to the 99.5th percentile of the finite values; both NaN when there are none.
-    pub(super) fn of(values: impl Iterator<Item = f64> + Clone) -> Self {
+    pub(super) fn of(values: impl Iterator<Item = f64>) -> Self {
         let (low, high) = percentiles(values, 0.005, 0.995).unwrap_or((f64::NAN, f64::NAN));
         Self { low, high, sqrt: false }
     }
 
+    /// [`of`](Self::of) an image.
+    pub(super) fn of_image(image: &Image) -> Self {
+        let image = image.as_standard_layout();
+        let values = image.as_slice().unwrap_or_default();
+        Self::of(spread(values.len()).map(|i| values[i]))
+    }
+
     /// Symmetric around zero, to the 99th percentile of the absolute values.
-    pub(super) fn around_zero(values: impl Iterator<Item = f64> + Clone) -> Self {
+    pub(super) fn around_zero(values: impl Iterator<Item = f64>) -> Self {
         let limit = percentiles(values.map(f64::abs), 0.0, 0.99).map_or(0.0, |(_, high)| high);
         // No shift anywhere: the middle colour between any limits.
         let limit = if limit > 0.0 { limit } else { 1.0 };
@@ -81,22 +88,16 @@ impl Tone {
 /// Values that percentiles are found from; of more, every so many-th is taken.
 const ENOUGH: usize = 1 << 17;
 
-/// Two percentiles (0–1) of the finite values, or `None` without any. For large images of some that are spread over them:
-/// limits of contrast need no more.
-fn percentiles(values: impl Iterator<Item = f64> + Clone, low: f64, high: f64) -> Option<(f64, f64)> {
-    let finite = values.filter(|v| v.is_finite());
-    let count = finite.clone().count();
+/// Every so many-th of `count` values, in order: all of few, and of many some that are spread over them. Limits of contrast
+/// need no more.
+pub(super) fn spread(count: usize) -> impl Iterator<Item = usize> + Clone {
     // An odd step, so that it does not keep to some columns of an image whose width is a power of two.
-    let step = if count > 2 * ENOUGH { (count / ENOUGH) | 1 } else { 1 };
-    let (mut values, mut skip) = (Vec::with_capacity(count.div_ceil(step)), 0);
-    // Not `step_by`, which asks for one value after the other.
-    finite.for_each(|value| {
-        if skip == 0 {
-            values.push(value);
-            skip = step;
-        }
-        skip -= 1;
-    });
+    (0..count).step_by(if count > 2 * ENOUGH { (count / ENOUGH) | 1 } else { 1 })
+}
+
+/// Two percentiles (0–1) of the finite values, or `None` without any.
+fn percentiles(values: impl Iterator<Item = f64>, low: f64, high: f64) -> Option<(f64, f64)> {
+    let mut values: Vec<f64> = values.filter(|v| v.is_finite()).collect();
     let last = values.len().checked_sub(1)?;
     let mut at = |share: f64| *values.select_nth_unstable_by((share * last as f64).round() as usize, f64::total_cmp).1;
     Some((at(low), at(high)))

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
 
-pub use find::{base_name, cache_folder, timestamp, workers};
+pub use find::{base_name, cache_folder, timestamp, workers, writers};
 pub(crate) use planning::cores;
 #[cfg(feature = "hdf5")]
 pub(crate) use planning::memory_limit;
@@ -22,6 +22,7 @@ pub use results::Results;
 use find::{Found, choose};
 use planning::{Budget, around, export_folder, fixed_layout, network_advice, request, stored_stack};
 
+use crate::axes::Image;
 use crate::cache::{Fingerprint, Layout, Manifest, Step, StepState, WorkingCache};
 use crate::config::{Config, Mode};
 use crate::error::{Error, ErrorKind, Result};
@@ -30,7 +31,7 @@ use crate::pipeline::{GraphReport, Workers};
 use crate::plan::Plan;
 use crate::progress::{CancelToken, Progress};
 use crate::read::{self, FrameSource};
-use crate::steps::{self, BrightDisk, Detected, Reconstruction, RunContext};
+use crate::steps::{self, BrightDisk, Detected, ImageReport, Reconstruction, RunContext};
 use crate::store::Io;
 
 /// A dataset with its working cache, ready to run.
@@ -45,8 +46,6 @@ pub struct Session<'a> {
     budget: MemoryBudget,
     planned: Budget,
     resumed: bool,
-    /// The image that was made in this session, until its results are taken.
-    made: Mutex<Option<Reconstruction>>,
 }
 
 impl std::fmt::Debug for Session<'_> {
@@ -151,7 +150,6 @@ impl<'a> Session<'a> {
             budget,
             planned,
             resumed,
-            made: Mutex::default(),
         })
     }
 
@@ -267,13 +265,30 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Whatever the steps say. What is done stays done: run again to go on.
     pub fn run_to(&self, target: Step) -> Result<()> {
+        let Some(made) = self.steps_to(target)? else { return Ok(()) };
+        workers(&self.config)?.install(|| self.keep_image([&made.image, &made.weights, &made.virtual_bf], &made.report))
+    }
+
+    /// As [`run_to`](Self::run_to) the image, and its results, for which nothing is read again. An image that was made is
+    /// not in the cache yet ([`Results::kept`]): others may be writing the results while
+    /// [`keep_image`](Self::keep_image) brings it there. A run that ends before makes it again.
+    ///
+    /// # Errors
+    /// As [`run_to`](Self::run_to) and [`Results::read`].
+    pub fn make_image(&self) -> Result<Results> {
+        let made = self.steps_to(Step::Reconstruct)?;
+        Results::read_rest(&self.cache_path(), made)
+    }
+
+    /// Runs what is not done yet up to `target`; returns the image if it was made.
+    fn steps_to(&self, target: Step) -> Result<Option<Reconstruction>> {
         if target <= Step::Correlate && target >= Step::Fft && self.config.run.mode == Mode::Lean {
             return Err(Error::config(format!("lean mode keeps no result of step `{target}`"))
                 .with_hint("use `--set run.mode=documented`, or run to a later step"));
         }
         let disk = self.detect()?;
         if target == Step::Detect || (self.is_complete(target) && self.cache().manifest().is_done(target)) {
-            return Ok(());
+            return Ok(None);
         }
         let plan = self.plan(&disk)?;
         if let Some(advice) = self.planned.advice() {
@@ -300,18 +315,15 @@ impl<'a> Session<'a> {
             crop: disk.crop,
         };
         self.record_parameters(&plan)?;
-        let made = run::run_steps(&ctx, &disk, target)?;
-        *self.made.lock().unwrap_or_else(PoisonError::into_inner) = made;
-        Ok(())
+        run::run_steps(&ctx, &disk, target)
     }
 
-    /// The results of the finished run, as [`Results::read`]; the large images without reading what was just made.
+    /// Brings the image that [`make_image`](Self::make_image) made into the cache: image, weights, virtual bright field.
     ///
     /// # Errors
-    /// As [`Results::read`].
-    pub fn results(&self) -> Result<Results> {
-        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Results::read_rest(&self.cache_path(), made)
+    /// [`Io`](ErrorKind::Io).
+    pub fn keep_image(&self, images: [&Image; 3], report: &ImageReport) -> Result<()> {
+        steps::keep_image(&mut self.cache(), images, report)
     }
 
     /// Whether nothing is left to do up to `target`, in the configured mode.

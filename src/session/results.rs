@@ -44,6 +44,8 @@ pub struct Results {
     pub weights: Image,
     /// Further images that the steps made.
     pub extras: Vec<(Extra, Image)>,
+    /// Whether the cache holds the image.
+    pub kept: bool,
 }
 
 impl Results {
@@ -59,40 +61,46 @@ impl Results {
     pub(super) fn read_rest(path: &Path, made: Option<Reconstruction>) -> Result<Self> {
         let cache = WorkingCache::open_for_reading(path)?;
         let manifest = cache.manifest().clone();
-        if !manifest.is_done(Step::Reconstruct) {
+        let kept = made.is_none();
+        if kept && !manifest.is_done(Step::Reconstruct) {
             return Err(Error::cache(path, "its run is not finished")
                 .with_hint("finish it with `stemstream run INPUT`, which goes on where it stopped"));
         }
         let damaged = |what: &str, e: serde_json::Error| Error::cache(path, format!("its {what} is damaged: {e}"));
         let disk = manifest.results.get(&Step::Detect).cloned().unwrap_or_default();
-        let report = manifest.results.get(&Step::Reconstruct).cloned().unwrap_or_default();
         let group = cache.group();
-        let (superres_image, weights, virtual_bf) = match made {
-            Some(made) => (made.image, made.weights, made.virtual_bf),
+        let made = match made {
+            Some(made) => made,
             None => {
-                let read = |name: &str| group.read_image(name);
-                (read("superres_image")?, read("weights")?, read("virtual_bf")?)
+                let report = manifest.results.get(&Step::Reconstruct).cloned().unwrap_or_default();
+                Reconstruction {
+                    image: group.read_image("superres_image")?,
+                    weights: group.read_image("weights")?,
+                    virtual_bf: group.read_image("virtual_bf")?,
+                    report: serde_json::from_value(report).map_err(|e| damaged("image report", e))?,
+                }
             }
         };
         Ok(Self {
             disk: serde_json::from_value(disk).map_err(|e| damaged("disk", e))?,
             config: serde_json::from_value(manifest.config.clone()).map_err(|e| damaged("configuration", e))?,
             fit: manifest.results.get(&Step::Shifts).and_then(|fit| serde_json::from_value(fit.clone()).ok()),
-            report: serde_json::from_value(report).map_err(|e| damaged("image report", e))?,
+            report: made.report,
             mean_pattern: group.read_image("mean_pattern")?,
             shift_y: group.read_image("shift_y")?,
             shift_x: group.read_image("shift_x")?,
             quality: group.read_image("quality")?,
             reference_image: group.read_image("reference_image")?,
             standard_bf: group.read_image("standard_bf")?,
-            virtual_bf,
-            superres_image,
-            weights,
+            virtual_bf: made.virtual_bf,
+            superres_image: made.image,
+            weights: made.weights,
             extras: manifest
                 .extras
                 .iter()
                 .map(|extra| Ok((extra.clone(), group.read_image(&extra.name)?)))
                 .collect::<Result<_>>()?,
+            kept,
             manifest,
         })
     }

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::steps::{self, BrightDisk, Reconstruction, RunContext};
 
 /// Runs everything that is not done yet, up to `target`; the stack is made or opened only when a step needs it. Returns
-/// the image when it was made.
+/// the image when it was made; the cache does not hold it yet.
 pub(super) fn run_steps(ctx: &RunContext<'_>, disk: &BrightDisk, target: Step) -> Result<Option<Reconstruction>> {
     let turn = || steps::corner_turn(ctx, disk);
     match target {

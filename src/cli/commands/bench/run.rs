@@ -71,7 +71,7 @@ pub(super) fn measure(
     let results = recorder.time("export", || -> Result<Results> {
         let mut results = Results::read(&session.cache_path())?;
         results.config.calibration = config.calibration.or(info.calibration);
-        export::write(&session.cache_path(), &mut results, session::timestamp(), None, (talk, cancel))?;
+        export::write(&session.cache_path(), &mut results, (session::timestamp(), None), |_| Ok(()), (talk, cancel))?;
         Ok(results)
     })?;
     let (graphs, workers) = (session.reports(), config.run.workers.unwrap_or_else(super::threads));
