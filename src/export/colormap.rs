@@ -46,7 +46,7 @@ impl Colormap {
         self.0.get(usize::from(place(at))).copied().unwrap_or(NOT_A_NUMBER)
     }
 
-    /// [`color`](Self::color) of as many numbers as there are pixels.
+    /// [`color`](Self::color) of many numbers, for as many pixels; those beyond stay.
     pub(super) fn paint(&self, numbers: &[f64], pixels: &mut [Rgb]) {
         let mut places = [0u16; TOGETHER];
         for (numbers, pixels) in numbers.chunks(TOGETHER).zip(pixels.chunks_mut(TOGETHER)) {
@@ -54,8 +54,8 @@ impl Colormap {
                 #[inline(always)]
                 || places.iter_mut().zip(numbers).for_each(|(to, number)| *to = place(*number)),
             );
-            for (pixel, at) in pixels.iter_mut().zip(places) {
-                *pixel = self.0.get(usize::from(at)).copied().unwrap_or(NOT_A_NUMBER);
+            for (pixel, at) in pixels.iter_mut().zip(&places[..numbers.len()]) {
+                *pixel = self.0.get(usize::from(*at)).copied().unwrap_or(NOT_A_NUMBER);
             }
         }
     }
@@ -200,8 +200,11 @@ mod tests {
         let map = Colormap::sequential();
         let numbers: Vec<f64> =
             (0..200).map(|i| f64::from(i) / 150.0 - 0.1).chain([f64::NAN, f64::INFINITY, f64::NEG_INFINITY]).collect();
-        let mut pixels = vec![[0; 3]; numbers.len()];
+        // A row goes on beside the image.
+        let mut pixels = vec![[1; 3]; numbers.len() + 30];
         map.paint(&numbers, &mut pixels);
-        assert_eq!(pixels, numbers.iter().map(|number| map.color(*number)).collect::<Vec<_>>());
+        let (painted, beyond) = pixels.split_at(numbers.len());
+        assert_eq!(painted, numbers.iter().map(|number| map.color(*number)).collect::<Vec<_>>());
+        assert!(beyond.iter().all(|pixel| *pixel == [1; 3]));
     }
 }

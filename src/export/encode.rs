@@ -69,7 +69,9 @@ impl Indexed {
         order.sort_by_key(|i| colors[*i].map(u32::from).iter().sum::<u32>());
         let mut sorted = [0u8; MOST];
         order.iter().enumerate().for_each(|(to, from)| sorted[*from] = to as u8);
-        places.iter_mut().for_each(|place| *place = sorted[usize::from(*place)]);
+        for place in &mut places {
+            *place = sorted[usize::from(*place)];
+        }
         Some(Self { palette: order.into_iter().map(|i| colors[i]).collect(), pixels: places })
     }
 }

@@ -258,4 +258,43 @@ mod tests {
             assert_eq!(number(value), text);
         }
     }
+
+    /// The mean over what a pixel covers, value by value.
+    fn naive(image: &Image, rows: usize, cols: usize) -> Image {
+        let share = |i: usize, n: usize, from: usize, to: usize| {
+            let step = from as f64 / to as f64;
+            (((n + 1) as f64 * step).min((i + 1) as f64) - (n as f64 * step).max(i as f64)).max(0.0)
+        };
+        Image::from_shape_fn((rows, cols), |(r, c)| {
+            let (mut sum, mut weight) = (0.0, 0.0);
+            for ((i, j), value) in image.indexed_iter().filter(|(_, value)| !value.is_nan()) {
+                let part = share(i, r, image.nrows(), rows) * share(j, c, image.ncols(), cols);
+                sum += value * part;
+                weight += part;
+            }
+            if weight > 1e-9 { sum / weight } else { f64::NAN }
+        })
+    }
+
+    #[test]
+    fn resampling_agrees_with_the_mean_pixel_by_pixel() {
+        let image = Image::from_shape_fn((23, 41), |(r, c)| match (r * 41 + c) * 7919 % 100 {
+            0..10 => f64::NAN,
+            k => k as f64 - 30.0,
+        });
+        for (rows, cols) in [(5, 7), (22, 41), (23, 40), (46, 41), (60, 100), (1, 1)] {
+            let (fast, slow) = (resample(&image, rows, cols), naive(&image, rows, cols));
+            for (a, b) in fast.iter().zip(&slow) {
+                assert!((a - b).abs() < 1e-9 || (a.is_nan() && b.is_nan()), "{rows}×{cols}: {a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn limits_of_a_large_image_come_from_all_over_it() {
+        let image = Image::from_shape_fn((1024, 1024), |(r, c)| (r * 1024 + c) as f64);
+        let tone = Tone::of_image(&image);
+        assert!((tone.low / (1 << 20) as f64 - 0.005).abs() < 1e-3, "{tone:?}");
+        assert!((tone.high / (1 << 20) as f64 - 0.995).abs() < 1e-3, "{tone:?}");
+    }
 }

@@ -1,6 +1,7 @@
 //! One dataset, its cache and its configuration: open, run to a step, resume, look at the results.
 
 mod find;
+mod image;
 mod parameters;
 mod planning;
 mod preview;
@@ -22,7 +23,6 @@ pub use results::Results;
 use find::{Found, choose};
 use planning::{Budget, around, export_folder, fixed_layout, network_advice, request, stored_stack};
 
-use crate::axes::Image;
 use crate::cache::{Fingerprint, Layout, Manifest, Step, StepState, WorkingCache};
 use crate::config::{Config, Mode};
 use crate::error::{Error, ErrorKind, Result};
@@ -31,7 +31,7 @@ use crate::pipeline::{GraphReport, Workers};
 use crate::plan::Plan;
 use crate::progress::{CancelToken, Progress};
 use crate::read::{self, FrameSource};
-use crate::steps::{self, BrightDisk, Detected, ImageReport, Reconstruction, RunContext};
+use crate::steps::{self, BrightDisk, Detected, Reconstruction, RunContext};
 use crate::store::Io;
 
 /// A dataset with its working cache, ready to run.
@@ -250,8 +250,9 @@ impl<'a> Session<'a> {
             m.warnings = warnings;
             m.counts = counts;
             m.parameters.insert(Step::Detect, parameters::of(Step::Detect, &self.config));
+            m.steps.insert(Step::Detect, StepState::Done { unsynced_boot: None });
+            m.results.insert(Step::Detect, result);
         })?;
-        cache.mark_done(Step::Detect, result, true)?;
         Ok(disk)
     }
 
@@ -267,17 +268,6 @@ impl<'a> Session<'a> {
     pub fn run_to(&self, target: Step) -> Result<()> {
         let Some(made) = self.steps_to(target)? else { return Ok(()) };
         workers(&self.config)?.install(|| self.keep_image([&made.image, &made.weights, &made.virtual_bf], &made.report))
-    }
-
-    /// As [`run_to`](Self::run_to) the image, and its results, for which nothing is read again. An image that was made is
-    /// not in the cache yet ([`Results::kept`]): others may be writing the results while
-    /// [`keep_image`](Self::keep_image) brings it there. A run that ends before makes it again.
-    ///
-    /// # Errors
-    /// As [`run_to`](Self::run_to) and [`Results::read`].
-    pub fn make_image(&self) -> Result<Results> {
-        let made = self.steps_to(Step::Reconstruct)?;
-        Results::read_rest(&self.cache_path(), made)
     }
 
     /// Runs what is not done yet up to `target`; returns the image if it was made.
@@ -316,14 +306,6 @@ impl<'a> Session<'a> {
         };
         self.record_parameters(&plan)?;
         run::run_steps(&ctx, &disk, target)
-    }
-
-    /// Brings the image that [`make_image`](Self::make_image) made into the cache: image, weights, virtual bright field.
-    ///
-    /// # Errors
-    /// [`Io`](ErrorKind::Io).
-    pub fn keep_image(&self, images: [&Image; 3], report: &ImageReport) -> Result<()> {
-        steps::keep_image(&mut self.cache(), images, report)
     }
 
     /// Whether nothing is left to do up to `target`, in the configured mode.

@@ -69,16 +69,15 @@ impl Results {
         let damaged = |what: &str, e: serde_json::Error| Error::cache(path, format!("its {what} is damaged: {e}"));
         let disk = manifest.results.get(&Step::Detect).cloned().unwrap_or_default();
         let group = cache.group();
-        let made = match made {
-            Some(made) => made,
-            None => {
-                let report = manifest.results.get(&Step::Reconstruct).cloned().unwrap_or_default();
-                Reconstruction {
-                    image: group.read_image("superres_image")?,
-                    weights: group.read_image("weights")?,
-                    virtual_bf: group.read_image("virtual_bf")?,
-                    report: serde_json::from_value(report).map_err(|e| damaged("image report", e))?,
-                }
+        let made = if let Some(made) = made {
+            made
+        } else {
+            let report = manifest.results.get(&Step::Reconstruct).cloned().unwrap_or_default();
+            Reconstruction {
+                image: group.read_image("superres_image")?,
+                weights: group.read_image("weights")?,
+                virtual_bf: group.read_image("virtual_bf")?,
+                report: serde_json::from_value(report).map_err(|e| damaged("image report", e))?,
             }
         };
         Ok(Self {

@@ -214,4 +214,45 @@ mod tests {
             assert_eq!(crop_around(center, 10, det).map_err(|e| e.exit_code()).err(), Some(4));
         }
     }
+
+    /// A scan of 40 × 30 frames of 12 × 10 pixels as an npy file.
+    fn scan(folder: &std::path::Path, kind: &str, samples: impl Iterator<Item = Vec<u8>>) -> std::path::PathBuf {
+        let mut header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': (40, 30, 12, 10), }}");
+        header.push_str(&" ".repeat(117 - header.len()));
+        header.push('\n');
+        let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+        bytes.extend(header.bytes().chain(samples.flatten()));
+        let path = folder.join("scan.npy");
+        std::fs::write(&path, bytes).expect("write");
+        path
+    }
+
+    #[test]
+    fn the_pattern_is_the_same_for_any_number_of_workers() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let samples = 40 * 30 * 12 * 10;
+        let count = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7) % 1000;
+        let counts = (0..samples).map(|i| (count(i) as u16).to_le_bytes().to_vec());
+        let numbers = (0..samples).map(|i| (count(i) as f32 * 0.1 - 1e5 / (1 + i % 7) as f32).to_le_bytes().to_vec());
+        for kind in ["<u2", "<f4"] {
+            let path = if kind == "<u2" {
+                scan(folder.path(), kind, counts.clone())
+            } else {
+                scan(folder.path(), kind, numbers.clone())
+            };
+            let source = crate::read::open(&path, &Config::default().source).expect("open");
+            let found = [1, 2, 5].map(|workers| {
+                let workers = Workers::new(workers).expect("threads");
+                sampled_pattern(&*source, &workers, &CancelToken::new()).expect("pattern")
+            });
+            assert!(found.iter().all(|one| *one == found[0]), "{kind}");
+            if kind == "<u2" {
+                let naive = Image::from_shape_fn((12, 10), |(r, c)| {
+                    let sum: usize = (0..1200).map(|frame| count(frame * 120 + r * 10 + c)).sum();
+                    sum as f64 / 1200.0
+                });
+                assert_eq!((&found[0].0, found[0].1.map(|c| (c.least, c.most))), (&naive, Some((0, 999))));
+            }
+        }
+    }
 }
