@@ -177,8 +177,10 @@ mod tests {
             ]
         };
         for (name, map) in [("sequential", Colormap::sequential()), ("diverging", Colormap::diverging())] {
-            // Sixteen entries at a time: single ones are rounded to whole numbers of the screen.
-            let steps: Vec<f64> = (0..15).map(|i| distance(lab(map.0[i * 16]), lab(map.0[i * 16 + 16]))).collect();
+            // Many entries at a time: single ones are rounded to whole numbers of the screen. Four parts on each side of the
+            // middle, where a map may turn.
+            const PART: usize = STEPS / 8;
+            let steps: Vec<f64> = (0..7).map(|i| distance(lab(map.0[i * PART]), lab(map.0[(i + 1) * PART]))).collect();
             let mean = steps.iter().sum::<f64>() / steps.len() as f64;
             for step in steps {
                 assert!((step / mean - 1.0).abs() < 0.15, "{name}: {step} of {mean}");
