@@ -9,6 +9,7 @@ use std::path::Path;
 use stemstream::axes::Image;
 use stemstream::cache::Step;
 use stemstream::config::{Config, SourceConfig};
+use stemstream::pipeline::Workers;
 use stemstream::progress::{CancelToken, Silent};
 use stemstream::session::{Results, Session};
 
@@ -145,9 +146,11 @@ fn the_disk_is_found_without_help_at_full_dose_and_at_a_hundredth() {
         sample.copy_from_slice(&kept.to_le_bytes());
     }
     std::fs::write(&thin, thinned).expect("write");
+    let workers = Workers::new(2).expect("threads");
     for path in [input, thin] {
         let source = stemstream::read::open(&path, &SourceConfig::default()).expect("open");
-        let found = stemstream::steps::detect(&*source, &Config::default(), &CancelToken::new()).expect("disk").disk;
+        let found =
+            stemstream::steps::detect(&*source, &Config::default(), &workers, &CancelToken::new()).expect("disk").disk;
         let [row, col] = found.center;
         assert!((row - 24.35).abs() < 0.1 && (col - 23.80).abs() < 0.1, "{}: {found:?}", path.display());
         assert!((found.radius - 16.0).abs() < 0.5, "{}: {found:?}", path.display());

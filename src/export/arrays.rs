@@ -95,12 +95,16 @@ fn tiff(out: &mut (impl Write + Seek), layer: &Layer<'_>) -> io::Result<()> {
     let mut image = file.new_image::<colortype::Gray32Float>(side(cols)?, side(rows)?).map_err(plain)?;
     let about = format!("stemstream {}: {} [{}]", env!("CARGO_PKG_VERSION"), layer.name, layer.units);
     image.encoder().write_tag(Tag::ImageDescription, about.as_str()).map_err(plain)?;
+    let whole = layer.image.as_standard_layout();
     // Strip by strip, in one small buffer.
-    let (mut samples, mut strip) = (layer.image.iter().map(|&value| value as f32), Vec::new());
+    let (mut samples, mut strip) = (whole.as_slice().unwrap_or_default(), Vec::new());
     while image.next_strip_sample_count() > 0 {
+        let count = samples.len().min(image.next_strip_sample_count() as usize);
+        let (now, later) = samples.split_at(count);
         strip.clear();
-        strip.extend(samples.by_ref().take(image.next_strip_sample_count() as usize));
+        strip.extend(now.iter().map(|&value| value as f32));
         image.write_strip(&strip).map_err(plain)?;
+        samples = later;
     }
     image.finish().map_err(plain)
 }

@@ -8,7 +8,7 @@ use super::charts::Aperture;
 use super::colormap::{Colormap, Rgb};
 use super::inset::{Drawing, GROUND, Inset, SIDE};
 use super::run::RunResults;
-use super::spectrum::{Spectra, Spectrum, Window};
+use super::spectrum::{Sampled, Spectra, Spectrum, Window};
 use super::tone::{Tone, number, round_length};
 use crate::axes::{Image, Plane};
 
@@ -19,9 +19,9 @@ const LIMIT: Rgb = [70, 205, 235];
 const DECADES: f64 = 5.0;
 
 /// The two details, of a run and its sampled image.
-pub(super) fn details(run: &RunResults, superres: &Image) -> Vec<Inset> {
-    let detail = Detail::of(run);
-    vec![detail.inset(run, "standard", &run.standard_bf, 1), detail.inset(run, "super-resolved", superres, run.upscale)]
+pub(super) fn details(run: &RunResults, superres: &Sampled<'_>) -> Vec<Inset> {
+    let (detail, standard) = (Detail::of(run), Sampled::whole(&run.standard_bf));
+    vec![detail.inset(run, "standard", &standard, 1), detail.inset(run, "super-resolved", superres, run.upscale)]
 }
 
 /// The two spectra, on frequencies as far as the super-resolved image has them.
@@ -53,7 +53,7 @@ impl Detail {
 
     /// `times` pixels of `image` per scan position, every pixel a square around its place: pixel `times · i` lies at
     /// scan position `i`.
-    fn inset(&self, run: &RunResults, name: &str, image: &Image, times: usize) -> Inset {
+    fn inset(&self, run: &RunResults, name: &str, image: &Sampled<'_>, times: usize) -> Inset {
         let Window { row, col, rows, cols } = self.window;
         let side = |n: usize| ((n as f64 * self.scale).round() as usize).max(1);
         let ratio = run.upscale as f64 / times as f64;
@@ -62,9 +62,9 @@ impl Detail {
             let fine = (pixel as f64 + 0.5) / self.scale * run.upscale as f64 - 0.5 + (first * run.upscale) as f64;
             ((fine / ratio + 0.5).floor().max(0.0) as usize).min(length - 1)
         };
-        let across: Vec<usize> = (0..side(cols)).map(|c| index(c, col, image.ncols())).collect();
-        let down: Vec<usize> = (0..side(rows)).map(|r| index(r, row, image.nrows())).collect();
-        let part = Image::from_shape_fn((down.len(), across.len()), |(r, c)| image[[down[r], across[c]]]);
+        let across: Vec<usize> = (0..side(cols)).map(|c| index(c, col, image.dim().1)).collect();
+        let down: Vec<usize> = (0..side(rows)).map(|r| index(r, row, image.dim().0)).collect();
+        let part = Image::from_shape_fn((down.len(), across.len()), |(r, c)| image.at(down[r], across[c]));
         let tone = Tone::of(part.iter().copied());
         let map = Colormap::grey();
         let step = run.pixel_size(Plane::Scan);

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::colormap::Rgb;
-use super::font;
+use super::{encode, font};
 
 /// Dark, so that images and not the paper are what one sees.
 pub(super) const BACKGROUND: Rgb = [20, 21, 24];
@@ -37,12 +37,19 @@ impl Canvas {
         }
     }
 
-    /// Replaces pixels of row `y` from `x` on.
-    pub(super) fn set_row(&mut self, x: usize, y: usize, colors: impl Iterator<Item = Rgb>) {
+    /// The pixels of row `y` from `x` on.
+    pub(super) fn row_mut(&mut self, x: usize, y: usize) -> &mut [Rgb] {
         if x < self.width && y < self.height {
             let row = &mut self.pixels[(y * self.width + x) * 3..(y + 1) * self.width * 3];
-            row.chunks_exact_mut(3).zip(colors).for_each(|(pixel, color)| pixel.copy_from_slice(&color));
+            row.as_chunks_mut().0
+        } else {
+            &mut []
         }
+    }
+
+    /// Replaces pixels of row `y` from `x` on.
+    pub(super) fn set_row(&mut self, x: usize, y: usize, colors: impl Iterator<Item = Rgb>) {
+        self.row_mut(x, y).iter_mut().zip(colors).for_each(|(pixel, color)| *pixel = color);
     }
 
     /// Mixes `color` into the pixel: 0 leaves it, 1 replaces it.
@@ -81,9 +88,16 @@ impl Canvas {
         if !(x.is_finite() && y.is_finite() && radius.is_finite() && radius > 0.0) {
             return;
         }
+        // Square roots only where there may be ink.
+        let reach = 0.5 * width + 1.0;
+        let ring = (radius - reach).max(0.0).powi(2)..=(radius + reach).powi(2);
         for row in clip.y..clip.y + clip.height {
             for col in clip.x..clip.x + clip.width {
-                let off = (col as f64 + 0.5 - x).hypot(row as f64 + 0.5 - y) - radius;
+                let (across, down) = (col as f64 + 0.5 - x, row as f64 + 0.5 - y);
+                if !ring.contains(&(across * across + down * down)) {
+                    continue;
+                }
+                let off = across.hypot(down) - radius;
                 let share = (0.5 * width + 0.5 - off.abs()).clamp(0.0, 1.0);
                 if share > 0.0 {
                     self.blend(col as i64, row as i64, color, share);
@@ -98,7 +112,8 @@ impl Canvas {
     pub(super) fn strokes(&mut self, lines: &[Vec<Point>], width: f64, color: Rgb, clip: Area) {
         // Most strokes are short: what they cannot reach needs no ink.
         let clip = clip.around(lines.iter().flatten(), width);
-        let mut ink = vec![0f32; clip.width * clip.height];
+        // Written at once: a page that is first read and then written is given twice.
+        let mut ink: Vec<f32> = std::iter::repeat_n(0.0, clip.width * clip.height).collect();
         for pair in lines.iter().flat_map(|line| line.windows(2)) {
             if let Some((a, b)) = clip.segment(pair[0], pair[1], width) {
                 ink_segment(&mut ink, clip, a, b, width);
@@ -122,20 +137,7 @@ impl Canvas {
 
     /// Writes the sheet as PNG.
     pub(super) fn png(&self, out: impl Write, title: &str) -> io::Result<()> {
-        let side = |n: usize| u32::try_from(n).map_err(io::Error::other);
-        let mut encoder = png::Encoder::new(out, side(self.width)?, side(self.height)?);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.set_depth(png::BitDepth::Eight);
-        // Flat drawings: harder work would make them little smaller.
-        encoder.set_compression(png::Compression::Fast);
-        // Text chunks hold Latin-1 only.
-        let title: String = title.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
-        encoder.add_text_chunk("Title".into(), title)?;
-        encoder.add_text_chunk("Software".into(), concat!("stemstream ", env!("CARGO_PKG_VERSION")).into())?;
-        let mut writer = encoder.write_header()?;
-        writer.write_image_data(&self.pixels)?;
-        writer.finish()?;
-        Ok(())
+        encode::png(out, (self.width, self.height), &self.pixels, title)
     }
 }
 

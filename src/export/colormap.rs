@@ -4,13 +4,18 @@
 //! 2020), where distance is meant to be perceived difference: a path through it is drawn and then walked in equal
 //! steps. Lightness always changes in one direction, so that the maps also work in grey and for the colour-blind.
 
+use crate::kernel::simd::dispatch;
+
 /// Red, green, blue, as a screen wants them.
 pub(super) type Rgb = [u8; 3];
 
 /// Shown where there is no number: a colour that no map contains.
 pub(super) const NOT_A_NUMBER: Rgb = [150, 40, 110];
 
-const STEPS: usize = 256;
+/// A few less than a palette has, so that a picture of one map, with its ground, words and marks, needs no more.
+const STEPS: usize = 248;
+/// Numbers that are turned into colours together.
+const TOGETHER: usize = 64;
 
 /// A table of colours from the lowest to the highest number.
 #[derive(Debug, Clone)]
@@ -19,7 +24,7 @@ pub(super) struct Colormap(Vec<Rgb>);
 impl Colormap {
     /// Black to white, for images.
     pub(super) fn grey() -> Self {
-        Self((0..STEPS).map(|i| [i as u8; 3]).collect())
+        Self((0..STEPS).map(|i| [(i as f64 * 255.0 / (STEPS - 1) as f64).round() as u8; 3]).collect())
     }
 
     /// Dark violet over teal and green to light yellow, for quantities that begin somewhere.
@@ -38,13 +43,31 @@ impl Colormap {
     /// The colour at `at`, 0 the lowest to 1 the highest; beyond, the colour of the end.
     #[inline]
     pub(super) fn color(&self, at: f64) -> Rgb {
-        if at.is_nan() {
-            return NOT_A_NUMBER;
-        }
-        let last = self.0.len() - 1;
-        // Never negative: the cast rounds down.
-        self.0[(at.clamp(0.0, 1.0) * last as f64 + 0.5) as usize]
+        self.0.get(usize::from(place(at))).copied().unwrap_or(NOT_A_NUMBER)
     }
+
+    /// [`color`](Self::color) of many numbers, for as many pixels; those beyond stay.
+    pub(super) fn paint(&self, numbers: &[f64], pixels: &mut [Rgb]) {
+        let mut places = [0u16; TOGETHER];
+        for (numbers, pixels) in numbers.chunks(TOGETHER).zip(pixels.chunks_mut(TOGETHER)) {
+            dispatch(
+                #[inline(always)]
+                || places.iter_mut().zip(numbers).for_each(|(to, number)| *to = place(*number)),
+            );
+            for (pixel, at) in pixels.iter_mut().zip(&places[..numbers.len()]) {
+                *pixel = self.0.get(usize::from(*at)).copied().unwrap_or(NOT_A_NUMBER);
+            }
+        }
+    }
+}
+
+/// Which colour of a map a number has; beyond all of them for what is no number.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
+fn place(number: f64) -> u16 {
+    // Never negative: the cast rounds down.
+    let place = (number.clamp(0.0, 1.0) * (STEPS - 1) as f64 + 0.5) as u16;
+    if number.is_nan() { u16::MAX } else { place }
 }
 
 /// A colour in `OKLab`: lightness 0–1, and two opponent axes.
@@ -154,8 +177,10 @@ mod tests {
             ]
         };
         for (name, map) in [("sequential", Colormap::sequential()), ("diverging", Colormap::diverging())] {
-            // Sixteen entries at a time: single ones are rounded to whole numbers of the screen.
-            let steps: Vec<f64> = (0..15).map(|i| distance(lab(map.0[i * 16]), lab(map.0[i * 16 + 16]))).collect();
+            // Many entries at a time: single ones are rounded to whole numbers of the screen. Four parts on each side of the
+            // middle, where a map may turn.
+            const PART: usize = STEPS / 8;
+            let steps: Vec<f64> = (0..7).map(|i| distance(lab(map.0[i * PART]), lab(map.0[(i + 1) * PART]))).collect();
             let mean = steps.iter().sum::<f64>() / steps.len() as f64;
             for step in steps {
                 assert!((step / mean - 1.0).abs() < 0.15, "{name}: {step} of {mean}");
@@ -168,7 +193,20 @@ mod tests {
         for map in [Colormap::grey(), Colormap::sequential(), Colormap::diverging()] {
             assert_eq!(map.color(f64::NAN), NOT_A_NUMBER);
             assert!(!map.0.contains(&NOT_A_NUMBER));
-            assert_eq!((map.color(f64::NEG_INFINITY), map.color(f64::INFINITY)), (map.0[0], map.0[255]));
+            assert_eq!((map.color(f64::NEG_INFINITY), map.color(f64::INFINITY)), (map.0[0], map.0[STEPS - 1]));
         }
+    }
+
+    #[test]
+    fn many_numbers_get_the_colours_of_single_ones() {
+        let map = Colormap::sequential();
+        let numbers: Vec<f64> =
+            (0..200).map(|i| f64::from(i) / 150.0 - 0.1).chain([f64::NAN, f64::INFINITY, f64::NEG_INFINITY]).collect();
+        // A row goes on beside the image.
+        let mut pixels = vec![[1; 3]; numbers.len() + 30];
+        map.paint(&numbers, &mut pixels);
+        let (painted, beyond) = pixels.split_at(numbers.len());
+        assert_eq!(painted, numbers.iter().map(|number| map.color(*number)).collect::<Vec<_>>());
+        assert!(beyond.iter().all(|pixel| *pixel == [1; 3]));
     }
 }

@@ -10,7 +10,7 @@ use super::inset::{Inset, SIDE};
 use super::panel::{LINE, Panel, Panels, Shown, TEXT};
 use super::plot::Plot;
 use super::run::RunResults;
-use super::spectrum::{Spectra, sampled};
+use super::spectrum::{Sampled, Spectra};
 use super::{before_after, charts, font, quiver, summary};
 use crate::error::Result;
 
@@ -154,7 +154,7 @@ fn words(run: &RunResults) -> Vec<TextLine> {
 fn rows<'a>(panels: &'a Panels<'_>) -> Vec<Row<'a>> {
     let run = panels.run;
     let gain = || {
-        let Some(superres) = sampled(run) else { return (Vec::new(), None) };
+        let Some(superres) = Sampled::of(run) else { return (Vec::new(), None) };
         let spectra = Spectra::of(run, &superres);
         let (insets, plot) = rayon::join(|| before_after::spectra(run, &spectra), || charts::power(run, &spectra));
         (before_after::details(run, &superres).into_iter().chain(insets).collect(), plot)

@@ -25,6 +25,7 @@ mod colormap;
 pub mod contact_sheet;
 #[cfg(feature = "hdf5")]
 pub mod emd;
+mod encode;
 mod files;
 mod font;
 #[cfg(feature = "hdf5")]

@@ -8,7 +8,7 @@ use super::canvas::{AMBER, Area, BRIGHT, Canvas, DIM, Point};
 use super::colormap::{Colormap, Rgb};
 use super::font;
 use super::run::{Layer, RunResults};
-use super::tone::{Tone, number, resample_rows, round_length};
+use super::tone::{Tone, number, resample_rows, round_length, spread};
 use crate::axes::{Image, Plane};
 
 /// Dots of letters are two pixels wide: readable where a picture is shown at its own size.
@@ -129,7 +129,7 @@ impl<'a> Panel<'a> {
                 let tone = sampled_tone(run, &mut image, &mut units);
                 (tone, Colormap::grey())
             }
-            "quality" | "weights" => (Tone::of(image.iter().copied()), Colormap::sequential()),
+            "quality" | "weights" => (Tone::of_image(&image), Colormap::sequential()),
             "mean_pattern" => {
                 units.push_str(", sqrt");
                 marks.push(disk(run, layer.plane, DISK));
@@ -138,9 +138,9 @@ impl<'a> Panel<'a> {
                 if !bad.is_empty() {
                     marks.push(Mark::Crosses { at: bad, color: BAD });
                 }
-                (Tone::of(image.iter().copied()).with_sqrt(), Colormap::grey())
+                (Tone::of_image(&image).with_sqrt(), Colormap::grey())
             }
-            _ => (Tone::of(image.iter().copied()), Colormap::grey()),
+            _ => (Tone::of_image(&image), Colormap::grey()),
         };
         let title = if units.is_empty() { layer.title.to_owned() } else { format!("{} ({units})", layer.title) };
         Self { title, image, tone, map, plane: layer.plane, pixel_size: run.pixel_size(layer.plane), marks }
@@ -170,7 +170,7 @@ impl<'a> Panel<'a> {
         let mut places = vec![0.0; shown.cols];
         resample_rows(&self.image, shown.rows, shown.cols, |row, values| {
             self.tone.positions(values, &mut places);
-            canvas.set_row(area.x, area.y + row, places.iter().map(|place| self.map.color(*place)));
+            self.map.paint(&places, canvas.row_mut(area.x, area.y + row));
         });
         for mark in &self.marks {
             self.draw_mark(canvas, mark, area);
@@ -279,17 +279,18 @@ fn shift_tone(run: &RunResults, image: &Image) -> Tone {
 /// would swallow the contrast, become as dark as the darkest, and the title says how many they are.
 fn sampled_tone(run: &RunResults, image: &mut Cow<'_, Image>, units: &mut String) -> Tone {
     if run.weights.dim() != image.dim() {
-        return Tone::of(image.iter().copied());
+        return Tone::of_image(image);
     }
-    let sampled = image.iter().zip(&run.weights).filter(|(_, weight)| **weight > 0.0);
-    let tone = Tone::of(sampled.map(|(value, _)| *value));
-    let empty = run.weights.iter().filter(|weight| **weight <= 0.0).count();
+    let weights = run.weights.as_standard_layout();
+    let weights = weights.as_slice().unwrap_or_default();
+    let empty = weights.iter().filter(|weight| **weight <= 0.0).count();
+    let whole = image.as_standard_layout();
+    let values = whole.as_slice().unwrap_or_default();
+    let tone = Tone::of(spread(values.len()).filter(|i| weights[*i] > 0.0).map(|i| values[i]));
     if empty > 0 {
-        image.to_mut().zip_mut_with(&run.weights, |value, weight| {
-            if *weight <= 0.0 {
-                *value = tone.low;
-            }
-        });
+        let mut filled = whole.into_owned();
+        filled.iter_mut().zip(weights).filter(|(_, weight)| **weight <= 0.0).for_each(|(value, _)| *value = tone.low);
+        *image = Cow::Owned(filled);
     }
     let share = 100.0 * empty as f64 / image.len().max(1) as f64;
     if share >= 0.1 {

@@ -18,13 +18,20 @@ pub(super) struct Tone {
 
 impl Tone {
     /// From the 0.5th to the 99.5th percentile of the finite values; both NaN when there are none.
-    pub(super) fn of(values: impl Iterator<Item = f64> + Clone) -> Self {
+    pub(super) fn of(values: impl Iterator<Item = f64>) -> Self {
         let (low, high) = percentiles(values, 0.005, 0.995).unwrap_or((f64::NAN, f64::NAN));
         Self { low, high, sqrt: false }
     }
 
+    /// [`of`](Self::of) an image.
+    pub(super) fn of_image(image: &Image) -> Self {
+        let image = image.as_standard_layout();
+        let values = image.as_slice().unwrap_or_default();
+        Self::of(spread(values.len()).map(|i| values[i]))
+    }
+
     /// Symmetric around zero, to the 99th percentile of the absolute values.
-    pub(super) fn around_zero(values: impl Iterator<Item = f64> + Clone) -> Self {
+    pub(super) fn around_zero(values: impl Iterator<Item = f64>) -> Self {
         let limit = percentiles(values.map(f64::abs), 0.0, 0.99).map_or(0.0, |(_, high)| high);
         // No shift anywhere: the middle colour between any limits.
         let limit = if limit > 0.0 { limit } else { 1.0 };
@@ -81,22 +88,16 @@ impl Tone {
 /// Values that percentiles are found from; of more, every so many-th is taken.
 const ENOUGH: usize = 1 << 17;
 
-/// Two percentiles (0–1) of the finite values, or `None` without any. For large images of some that are spread over them:
-/// limits of contrast need no more.
-fn percentiles(values: impl Iterator<Item = f64> + Clone, low: f64, high: f64) -> Option<(f64, f64)> {
-    let finite = values.filter(|v| v.is_finite());
-    let count = finite.clone().count();
+/// Every so many-th of `count` values, in order: all of few, and of many some that are spread over them. Limits of contrast
+/// need no more.
+pub(super) fn spread(count: usize) -> impl Iterator<Item = usize> + Clone {
     // An odd step, so that it does not keep to some columns of an image whose width is a power of two.
-    let step = if count > 2 * ENOUGH { (count / ENOUGH) | 1 } else { 1 };
-    let (mut values, mut skip) = (Vec::with_capacity(count.div_ceil(step)), 0);
-    // Not `step_by`, which asks for one value after the other.
-    finite.for_each(|value| {
-        if skip == 0 {
-            values.push(value);
-            skip = step;
-        }
-        skip -= 1;
-    });
+    (0..count).step_by(if count > 2 * ENOUGH { (count / ENOUGH) | 1 } else { 1 })
+}
+
+/// Two percentiles (0–1) of the finite values, or `None` without any.
+fn percentiles(values: impl Iterator<Item = f64>, low: f64, high: f64) -> Option<(f64, f64)> {
+    let mut values: Vec<f64> = values.filter(|v| v.is_finite()).collect();
     let last = values.len().checked_sub(1)?;
     let mut at = |share: f64| *values.select_nth_unstable_by((share * last as f64).round() as usize, f64::total_cmp).1;
     Some((at(low), at(high)))
@@ -119,17 +120,31 @@ pub(super) fn resample_rows(image: &Image, rows: usize, cols: usize, mut take: i
         return (0..rows).for_each(|row| take(row, lines(row)));
     }
     let (across, down) = (covers(width, cols), covers(image.nrows(), rows));
+    // First the rows under a row of the result, each with its share, several numbers at a time; then along the row.
+    let (mut sums, mut weights) = (vec![0.0; width], vec![0.0; width]);
     let mut out = vec![0.0; cols];
     for (number, down) in down.iter().enumerate() {
+        sums.fill(0.0);
+        weights.fill(0.0);
+        for (share, line) in down.shares.iter().zip((down.first..).map(lines)) {
+            dispatch(
+                #[inline(always)]
+                || {
+                    for ((sum, weight), value) in sums.iter_mut().zip(&mut weights).zip(line) {
+                        let known = !value.is_nan();
+                        *sum += if known { value * share } else { 0.0 };
+                        *weight += if known { *share } else { 0.0 };
+                    }
+                },
+            );
+        }
         for (out, across) in out.iter_mut().zip(&across) {
             let (mut sum, mut weight) = (0.0, 0.0);
-            for (share_row, line) in down.shares.iter().zip((down.first..).map(lines)) {
-                for (share_col, value) in across.shares.iter().zip(&line[across.first..]) {
-                    if !value.is_nan() {
-                        sum += value * share_row * share_col;
-                        weight += share_row * share_col;
-                    }
-                }
+            for (share, (part, known)) in
+                across.shares.iter().zip(sums[across.first..].iter().zip(&weights[across.first..]))
+            {
+                sum += part * share;
+                weight += known * share;
             }
             *out = if weight > 0.0 { sum / weight } else { f64::NAN };
         }
@@ -242,5 +257,44 @@ mod tests {
         {
             assert_eq!(number(value), text);
         }
+    }
+
+    /// The mean over what a pixel covers, value by value.
+    fn naive(image: &Image, rows: usize, cols: usize) -> Image {
+        let share = |i: usize, n: usize, from: usize, to: usize| {
+            let step = from as f64 / to as f64;
+            (((n + 1) as f64 * step).min((i + 1) as f64) - (n as f64 * step).max(i as f64)).max(0.0)
+        };
+        Image::from_shape_fn((rows, cols), |(r, c)| {
+            let (mut sum, mut weight) = (0.0, 0.0);
+            for ((i, j), value) in image.indexed_iter().filter(|(_, value)| !value.is_nan()) {
+                let part = share(i, r, image.nrows(), rows) * share(j, c, image.ncols(), cols);
+                sum += value * part;
+                weight += part;
+            }
+            if weight > 1e-9 { sum / weight } else { f64::NAN }
+        })
+    }
+
+    #[test]
+    fn resampling_agrees_with_the_mean_pixel_by_pixel() {
+        let image = Image::from_shape_fn((23, 41), |(r, c)| match (r * 41 + c) * 7919 % 100 {
+            0..10 => f64::NAN,
+            k => k as f64 - 30.0,
+        });
+        for (rows, cols) in [(5, 7), (22, 41), (23, 40), (46, 41), (60, 100), (1, 1)] {
+            let (fast, slow) = (resample(&image, rows, cols), naive(&image, rows, cols));
+            for (a, b) in fast.iter().zip(&slow) {
+                assert!((a - b).abs() < 1e-9 || (a.is_nan() && b.is_nan()), "{rows}×{cols}: {a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn limits_of_a_large_image_come_from_all_over_it() {
+        let image = Image::from_shape_fn((1024, 1024), |(r, c)| (r * 1024 + c) as f64);
+        let tone = Tone::of_image(&image);
+        assert!((tone.low / (1 << 20) as f64 - 0.005).abs() < 1e-3, "{tone:?}");
+        assert!((tone.high / (1 << 20) as f64 - 0.995).abs() < 1e-3, "{tone:?}");
     }
 }

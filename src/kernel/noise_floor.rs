@@ -33,6 +33,7 @@
 //! from the truth.
 
 use crate::axes::Image;
+use crate::kernel::simd::dispatch;
 
 /// Step and end of the table of excursions, in standard deviations.
 const STEP: f64 = 0.05;
@@ -152,21 +153,43 @@ fn density(u: f64) -> f64 {
     (-0.5 * u * u).exp() / std::f64::consts::TAU.sqrt()
 }
 
-/// The probability of more than `u` standard deviations: the series of the distribution for small `u`, Laplace's
-/// continued fraction for large (Abramowitz & Stegun 26.2.11, 26.2.14).
+/// Below, the tail is that of a series.
+const SMALL: f64 = 3.0;
+/// Heights whose tails are taken together.
+const LANES: usize = 16;
+
+/// The probability of more than `u` standard deviations.
 fn tail(u: f64) -> f64 {
-    if u < 0.0 {
-        return 1.0 - tail(-u);
-    }
-    if u < 3.0 {
-        let (mut term, mut sum) = (u, u);
-        for k in 1..60 {
-            term *= u * u / f64::from(2 * k + 1);
-            sum += term;
-        }
-        return 0.5 - density(u) * sum;
-    }
-    density(u) / (1..60).rev().fold(u, |fraction, k| u + f64::from(k) / fraction)
+    tails([u; LANES])[0]
+}
+
+/// The probability of more than `u` standard deviations, for several `u`: the series of the distribution for small `u`,
+/// Laplace's continued fraction for large (Abramowitz & Stegun 26.2.11, 26.2.14). Several, because one number
+/// alone would wait for every division.
+fn tails(heights: [f64; LANES]) -> [f64; LANES] {
+    let (mut term, mut sum, mut fraction) = (heights.map(f64::abs), heights.map(f64::abs), heights.map(f64::abs));
+    dispatch(
+        #[inline(always)]
+        || {
+            let u = heights.map(f64::abs);
+            for k in if u.iter().any(|u| *u < SMALL) { 1..60 } else { 0..0 } {
+                for i in 0..LANES {
+                    term[i] *= u[i] * u[i] / f64::from(2 * k + 1);
+                    sum[i] += term[i];
+                }
+            }
+            for k in if u.iter().all(|u| *u < SMALL) { 0..0 } else { 1..60 }.rev() {
+                for i in 0..LANES {
+                    fraction[i] = u[i] + f64::from(k) / fraction[i];
+                }
+            }
+        },
+    );
+    std::array::from_fn(|i| {
+        let u = heights[i].abs();
+        let tail = if u < SMALL { 0.5 - density(u) * sum[i] } else { density(u) / fraction[i] };
+        if heights[i] < 0.0 { 1.0 - tail } else { tail }
+    })
 }
 
 /// `P(Z₁ > u | Z₀ > u)` for two normal numbers of correlation `rho`, by Simpson's rule over `Z₀`.
@@ -176,11 +199,15 @@ fn continued(u: f64, rho: f64) -> f64 {
     let across = (1.0 - rho * rho).sqrt();
     // The density falls off over 1 / u beyond u.
     let step = 8.0 / u.max(1.0) / INTERVALS as f64;
+    let place = |i: usize| u + i as f64 * step;
+    let beyond = (0..=INTERVALS)
+        .step_by(LANES)
+        .flat_map(|first| tails(std::array::from_fn(|lane| (u - rho * place(first + lane)) / across)));
     let both: f64 = (0..=INTERVALS)
-        .map(|i| {
-            let z = u + i as f64 * step;
+        .zip(beyond)
+        .map(|(i, tail)| {
             let weight = if i == 0 || i == INTERVALS { 1.0 } else { 2.0 + 2.0 * (i % 2) as f64 };
-            weight * density(z) * tail((u - rho * z) / across)
+            weight * density(place(i)) * tail
         })
         .sum();
     (both * step / 3.0 / tail(u)).clamp(0.0, 1.0)

@@ -85,3 +85,12 @@ pub(super) fn choose(folder: &Path, base: &str, source: &Fingerprint, config: &C
 pub fn workers(config: &Config) -> Result<Workers> {
     Workers::new(config.run.workers.unwrap_or_else(cores))
 }
+
+/// Threads for writing results: more than there are workers, because those that bring files to the disk wait for it.
+///
+/// # Errors
+/// As [`Workers::new`].
+pub fn writers(config: &Config) -> Result<Workers> {
+    const WAITING: usize = 2;
+    Workers::new(config.run.workers.unwrap_or_else(cores) + WAITING)
+}

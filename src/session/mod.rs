@@ -1,6 +1,7 @@
 //! One dataset, its cache and its configuration: open, run to a step, resume, look at the results.
 
 mod find;
+mod image;
 mod parameters;
 mod planning;
 mod preview;
@@ -13,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
 
-pub use find::{base_name, cache_folder, timestamp, workers};
+pub use find::{base_name, cache_folder, timestamp, workers, writers};
 pub(crate) use planning::cores;
 #[cfg(feature = "hdf5")]
 pub(crate) use planning::memory_limit;
@@ -31,7 +32,7 @@ use crate::pipeline::{GraphReport, Workers};
 use crate::plan::Plan;
 use crate::progress::{CancelToken, Progress};
 use crate::read::{self, FrameSource};
-use crate::steps::{self, BrightDisk, Detected, RunContext};
+use crate::steps::{self, BrightDisk, Detected, Reconstruction, RunContext};
 use crate::store::Io;
 
 /// Lays out an HDF5 file that a run fills with its large arrays as it goes, and says where they will lie; `None` where that
@@ -249,7 +250,8 @@ impl<'a> Session<'a> {
                 .map_err(|e| Error::cache(&self.cache_path(), format!("its disk is damaged: {e}")));
         }
         let source = self.source().ok_or_else(|| self.needs_source("detect the disk"))?;
-        let Detected { disk, sampled_pattern, counts, warnings } = steps::detect(source, &self.config, self.cancel)?;
+        let Detected { disk, sampled_pattern, counts, warnings } =
+            steps::detect(source, &self.config, &workers(&self.config)?, self.cancel)?;
         for warning in &warnings {
             self.progress.warn(warning);
         }
@@ -261,8 +263,9 @@ impl<'a> Session<'a> {
             m.warnings = warnings;
             m.counts = counts;
             m.parameters.insert(Step::Detect, parameters::of(Step::Detect, &self.config));
+            m.steps.insert(Step::Detect, StepState::Done { unsynced_boot: None });
+            m.results.insert(Step::Detect, result);
         })?;
-        cache.mark_done(Step::Detect, result, true)?;
         Ok(disk)
     }
 
@@ -276,13 +279,19 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Whatever the steps say. What is done stays done: run again to go on.
     pub fn run_to(&self, target: Step) -> Result<()> {
+        let Some(made) = self.steps_to(target)? else { return Ok(()) };
+        workers(&self.config)?.install(|| self.keep_image([&made.image, &made.weights, &made.virtual_bf], &made.report))
+    }
+
+    /// Runs what is not done yet up to `target`; returns the image if it was made.
+    fn steps_to(&self, target: Step) -> Result<Option<Reconstruction>> {
         if target <= Step::Correlate && target >= Step::Fft && self.config.run.mode == Mode::Lean {
             return Err(Error::config(format!("lean mode keeps no result of step `{target}`"))
                 .with_hint("use `--set run.mode=documented`, or run to a later step"));
         }
         let disk = self.detect()?;
         if target == Step::Detect || (self.is_complete(target) && self.cache().manifest().is_done(target)) {
-            return Ok(());
+            return Ok(None);
         }
         let plan = self.plan(&disk)?;
         if let Some(advice) = self.planned.advice() {

@@ -11,7 +11,7 @@ use crate::read::{self, DatasetInfo};
 use crate::session::planning::{
     Budget, around, export_folder, fixed_layout, in_place, network_advice, request, stored_stack_in, timing,
 };
-use crate::session::{Found, base_name, cache_folder, choose};
+use crate::session::{Found, base_name, cache_folder, choose, workers};
 use crate::steps::{self, BrightDisk};
 use crate::store::{disk_usage, rates_path, read_rates};
 
@@ -44,7 +44,7 @@ impl Preview {
         let info = source.info().clone();
         let mut config = config.clone();
         config.calibration = config.calibration.or(info.calibration);
-        let detected = steps::detect(&*source, &config, cancel)?;
+        let detected = steps::detect(&*source, &config, &workers(&config)?, cancel)?;
         let folder = cache_folder(input, &config);
         let cache = match choose(&folder, &base_name(input), &Fingerprint::of(&*source)?, &config) {
             Ok(Found::Cache(path)) => Some(path),

@@ -8,7 +8,7 @@ use crate::axes::{Image, Sample};
 use crate::cache::{Extra, Manifest, Placed, Step, WorkingCache};
 use crate::config::{Config, Precision};
 use crate::error::{Error, Result};
-use crate::steps::{AberrationFit, BrightDisk, ImageReport, upscale_factor};
+use crate::steps::{AberrationFit, BrightDisk, ImageReport, Reconstruction, upscale_factor};
 use crate::store::{ChunkedArray, Io};
 
 /// The results of a finished run with everything needed to write them down.
@@ -44,6 +44,8 @@ pub struct Results {
     pub weights: Image,
     /// Further images that the steps made.
     pub extras: Vec<(Extra, Image)>,
+    /// Whether the cache holds the image.
+    pub kept: bool,
 }
 
 impl Results {
@@ -52,35 +54,52 @@ impl Results {
     /// # Errors
     /// [`Cache`](crate::error::ErrorKind::Cache) when the run is not finished or the cache is damaged.
     pub fn read(path: &Path) -> Result<Self> {
+        Self::read_rest(path, None)
+    }
+
+    /// As [`read`](Self::read), with the image that this process has just made.
+    pub(super) fn read_rest(path: &Path, made: Option<Reconstruction>) -> Result<Self> {
         let cache = WorkingCache::open_for_reading(path)?;
         let manifest = cache.manifest().clone();
-        if !manifest.is_done(Step::Reconstruct) {
+        let kept = made.is_none();
+        if kept && !manifest.is_done(Step::Reconstruct) {
             return Err(Error::cache(path, "its run is not finished")
                 .with_hint("finish it with `stemstream run INPUT`, which goes on where it stopped"));
         }
         let damaged = |what: &str, e: serde_json::Error| Error::cache(path, format!("its {what} is damaged: {e}"));
         let disk = manifest.results.get(&Step::Detect).cloned().unwrap_or_default();
-        let made = manifest.results.get(&Step::Reconstruct).cloned().unwrap_or_default();
         let group = cache.group();
+        let made = if let Some(made) = made {
+            made
+        } else {
+            let report = manifest.results.get(&Step::Reconstruct).cloned().unwrap_or_default();
+            Reconstruction {
+                image: group.read_image("superres_image")?,
+                weights: group.read_image("weights")?,
+                virtual_bf: group.read_image("virtual_bf")?,
+                report: serde_json::from_value(report).map_err(|e| damaged("image report", e))?,
+            }
+        };
         Ok(Self {
             disk: serde_json::from_value(disk).map_err(|e| damaged("disk", e))?,
             config: serde_json::from_value(manifest.config.clone()).map_err(|e| damaged("configuration", e))?,
             fit: manifest.results.get(&Step::Shifts).and_then(|fit| serde_json::from_value(fit.clone()).ok()),
-            report: serde_json::from_value(made).map_err(|e| damaged("image report", e))?,
+            report: made.report,
             mean_pattern: group.read_image("mean_pattern")?,
             shift_y: group.read_image("shift_y")?,
             shift_x: group.read_image("shift_x")?,
             quality: group.read_image("quality")?,
             reference_image: group.read_image("reference_image")?,
             standard_bf: group.read_image("standard_bf")?,
-            virtual_bf: group.read_image("virtual_bf")?,
-            superres_image: group.read_image("superres_image")?,
-            weights: group.read_image("weights")?,
+            virtual_bf: made.virtual_bf,
+            superres_image: made.image,
+            weights: made.weights,
             extras: manifest
                 .extras
                 .iter()
                 .map(|extra| Ok((extra.clone(), group.read_image(&extra.name)?)))
                 .collect::<Result<_>>()?,
+            kept,
             manifest,
         })
     }

@@ -3,15 +3,16 @@
 use crate::cache::Step;
 use crate::config::Mode;
 use crate::error::Result;
-use crate::steps::{self, BrightDisk, RunContext};
+use crate::steps::{self, BrightDisk, Reconstruction, RunContext};
 
-/// Runs everything that is not done yet, up to `target`; the stack is made or opened only when a step needs it.
-pub(super) fn run_steps(ctx: &RunContext<'_>, disk: &BrightDisk, target: Step) -> Result<()> {
+/// Runs everything that is not done yet, up to `target`; the stack is made or opened only when a step needs it. Returns
+/// the image when it was made; the cache does not hold it yet.
+pub(super) fn run_steps(ctx: &RunContext<'_>, disk: &BrightDisk, target: Step) -> Result<Option<Reconstruction>> {
     let turn = || steps::corner_turn(ctx, disk);
     match target {
-        Step::Detect => return Ok(()),
-        Step::Stack => return turn().map(|_| ()),
-        Step::Fft => return steps::fft(ctx, &turn()?).map(|_| ()),
+        Step::Detect => return Ok(None),
+        Step::Stack => return turn().map(|_| None),
+        Step::Fft => return steps::fft(ctx, &turn()?).map(|_| None),
         Step::Correlate | Step::Peaks | Step::Shifts | Step::Reconstruct => {}
     }
     let mut stack = None;
@@ -23,7 +24,7 @@ pub(super) fn run_steps(ctx: &RunContext<'_>, disk: &BrightDisk, target: Step) -
             _ => steps::align(ctx, stack.insert(turn()?))?,
         };
         if target <= Step::Peaks {
-            return Ok(());
+            return Ok(None);
         }
         let fit = if ctx.config.is_parametric() {
             let stack = match &stack {
@@ -42,7 +43,7 @@ pub(super) fn run_steps(ctx: &RunContext<'_>, disk: &BrightDisk, target: Step) -
             Some(stack) => stack,
             None => turn()?,
         };
-        steps::reconstruct(ctx, disk, &stack, &shifts)?;
+        return steps::reconstruct(ctx, disk, &stack, &shifts).map(Some);
     }
-    Ok(())
+    Ok(None)
 }

@@ -89,8 +89,11 @@ pub fn corner_turn(ctx: &RunContext<'_>, disk: &BrightDisk) -> Result<CroppedSta
         "read_twice": read_twice,
     });
     let mut cache = ctx.cache();
-    cache.group().write_image("mean_pattern", &mean_pattern, ["det_row", "det_col"])?;
-    cache.group().write_image("standard_bf", &central_image, ["scan_row", "scan_col"])?;
+    let images = [
+        ("mean_pattern", &mean_pattern, ["det_row", "det_col"]),
+        ("standard_bf", &central_image, ["scan_row", "scan_col"]),
+    ];
+    ctx.write_images(&cache, &images)?;
     cache.mark_done(Step::Stack, result, false)?;
     Ok(CroppedStack { stack, crop, mean_pattern, central_image })
 }

@@ -40,4 +40,4 @@ pub use step1_detect::{BrightDisk, Detected, detect};
 pub use step2_fft::{Spectra, fft};
 pub use step3_correlate::{Correlations, align, correlate};
 pub use step4_shifts::{ShiftMaps, find_shifts, pixel_findings};
-pub use step5_reconstruct::{ImageReport, Reconstruction, reconstruct};
+pub use step5_reconstruct::{ImageReport, Reconstruction, keep_image, reconstruct};

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::axes::{Image, Sample};
-use crate::cache::Step;
+use crate::cache::{Step, WorkingCache};
 use crate::config::Merge;
 use crate::error::{Error, Result};
 use crate::kernel::upsample::{Band, Counts, Grid, Pieces, Sum, Targets, deposit};
@@ -51,7 +51,7 @@ pub struct ImageReport {
 
 /// Puts the samples of all used detector pixels together: each at the nearest pixel of a finer image, shared among the
 /// four nearest, or in the Fourier domain. The latter two also make half-sets, and with fitted aberrations and a
-/// calibration phase contrast and images of other depths.
+/// calibration phase contrast and images of other depths. [`keep_image`] brings the image into the cache.
 ///
 /// Used are, with fitted aberrations, the pixels of the disk; else the pixels of the crop at most
 /// `reconstruct.detector_radius` rows and columns from its centre whose quality is above
@@ -82,21 +82,25 @@ pub fn reconstruct(
     }
     let factor = upscale_factor(ctx.config, disk);
     let job = Job { ctx, disk, stack: &stack.stack, parts: &parts, factor };
-    let result = with_sample_type!(stack.stack.dtype(), S => match ctx.config.merge() {
+    with_sample_type!(stack.stack.dtype(), S => match ctx.config.merge() {
         Merge::Nearest | Merge::Auto => accumulate::<S>(&job),
         Merge::Bilinear | Merge::Fourier => merge::<S>(&job),
-    })?;
-    let mut cache = ctx.cache();
+    })
+}
+
+/// Brings the image, its weights and the virtual bright field into the cache, side by side in the pool that this is called
+/// in, and marks the step done.
+///
+/// # Errors
+/// [`Io`](crate::error::ErrorKind::Io).
+pub fn keep_image(cache: &mut WorkingCache, images: [&Image; 3], report: &ImageReport) -> Result<()> {
     let fine = ["row", "col"];
-    let images = [
-        ("superres_image", &result.image, fine),
-        ("weights", &result.weights, fine),
-        ("virtual_bf", &result.virtual_bf, ["scan_row", "scan_col"]),
-    ];
-    ctx.write_images(&cache, &images)?;
-    let report = serde_json::to_value(result.report).map_err(|e| Error::bug(e.to_string()))?;
-    cache.mark_done(Step::Reconstruct, report, true)?;
-    Ok(result)
+    let kept = [("superres_image", fine), ("weights", fine), ("virtual_bf", ["scan_row", "scan_col"])];
+    let group = cache.group();
+    let all = kept.par_iter().with_max_len(1).zip(images);
+    all.try_for_each(|((name, dims), image)| group.write_image(name, image, *dims))?;
+    let report = serde_json::to_value(report).map_err(|e| Error::bug(e.to_string()))?;
+    cache.mark_done(Step::Reconstruct, report, true)
 }
 
 /// The merges with half-sets.
@@ -179,8 +183,9 @@ fn accumulate_in<S: Sample, A: Sum>(job: &Job<'_>) -> Result<Reconstruction> {
 
     ctx.progress.begin("reconstruct", (parts.len() * image_bytes) as u64);
     let mut targets = vec![Targets::default(); batch];
-    for group in parts.chunks(batch) {
+    for (number, group) in parts.chunks(batch).enumerate() {
         ctx.cancel.check()?;
+        let first = number == 0;
         ctx.workers.install(|| -> Result<()> {
             let images = images.cast_mut::<S>();
             if !direct {
@@ -205,6 +210,10 @@ fn accumulate_in<S: Sample, A: Sum>(job: &Job<'_>) -> Result<Reconstruction> {
             bands.collect::<Vec<_>>().into_par_iter().enumerate().for_each(|(i, (value, bright))| {
                 let rows = i * band_rows..i * band_rows + value.len() / row_len;
                 let bright_rows = i * bright_rows..i * bright_rows + bright.len() / scan.cols.max(1);
+                if first {
+                    // A page that is first read and then written is given twice.
+                    value.fill(A::default());
+                }
                 let mut band = Band { rows, value };
                 for ((image, part), targets) in &images {
                     if part.peak.is_some() {

@@ -71,7 +71,10 @@ pub(crate) struct Picture {
 
 impl Picture {
     pub(crate) fn read(path: &Path) -> Self {
-        let mut reader = png::Decoder::new(BufReader::new(File::open(path).unwrap())).read_info().unwrap();
+        let mut decoder = png::Decoder::new(BufReader::new(File::open(path).unwrap()));
+        // Colours of a palette as red, green, blue.
+        decoder.set_transformations(png::Transformations::EXPAND);
+        let mut reader = decoder.read_info().unwrap();
         let mut rgb = vec![0; reader.output_buffer_size().unwrap()];
         let info = reader.next_frame(&mut rgb).unwrap();
         Self { width: info.width as usize, height: info.height as usize, rgb }

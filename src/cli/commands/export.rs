@@ -40,7 +40,7 @@ pub(in crate::cli) fn run(args: &ExportArgs, talk: &Talk, cancel: &CancelToken) 
     results.config.export = config.export.clone();
     results.config.calibration = config.calibration.or(results.config.calibration);
     let exists = results.manifest.exports.get("hdf5").filter(|p| p.is_file()).cloned();
-    let outcome = write(&args.cache, &mut results, session::timestamp(), exists, (talk, cancel))?;
+    let outcome = write(&args.cache, &mut results, (session::timestamp(), exists), |_| Ok(()), (talk, cancel))?;
     if args.json {
         let json = json!({
             "cache": args.cache,
@@ -84,33 +84,42 @@ fn same_folder(a: &Path, b: &Path) -> bool {
 
 /// Writes everything that the configuration asks for: the HDF5 cache first, because the EMD results name it. The images
 /// of `results` move into what is written, so that they are in memory only once.
-/// `timestamp` is when the run began; `existing` an HDF5 cache that was written from the same arrays before.
+/// `timestamp` is when the run began; `existing` an HDF5 cache that was written from the same arrays before. `beside` is
+/// done with the results while they are written, whether that succeeds or not.
 pub(super) fn write(
     cache: &Path,
     results: &mut Results,
-    timestamp: String,
-    existing: Option<PathBuf>,
+    (timestamp, existing): (String, Option<PathBuf>),
+    beside: impl FnOnce(&RunResults) -> Result<()> + Send,
     (talk, cancel): (&Talk, &CancelToken),
 ) -> Result<Outcome> {
     let source = results.manifest.source.path.clone();
     let config = results.config.clone();
     let folder = results_folder(&source, &config);
-    crate::store::create_folder(&folder)?;
     // One that lies elsewhere is not where the user wants it now.
     let here = |path: &PathBuf| path.parent().is_some_and(|p| same_folder(p, &folder));
-    let hdf5 = match existing.filter(here) {
-        Some(path) => Some(path),
-        None => write_hdf5(cache, results, &folder, (talk, cancel))?,
-    };
+    let hdf5 = crate::store::create_folder(&folder).and_then(|()| match existing.filter(here) {
+        Some(path) => Ok(Some(path)),
+        None => write_hdf5(cache, results, &folder, (talk, cancel)),
+    });
     let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
-    let run = run_results(results, timestamp, hdf5.as_deref().map_or_else(|| name(cache), name));
+    let cache_file = name(hdf5.as_ref().ok().and_then(Option::as_deref).unwrap_or(cache));
+    let run = run_results(results, timestamp, cache_file);
     let embed = config.export.emd == EmdTarget::Embed && config.export.folder.is_none();
     let embed_into = (embed && results.manifest.source.may_grow).then_some(source.as_path());
-    let written = write_all(&folder, embed_into, &run, &config.export, &session::workers(&config)?)?;
-    for warning in &written.warnings {
+    let workers = session::writers(&config)?;
+    let write = || -> Result<Outcome> {
+        let hdf5 = hdf5?;
+        cancel.check()?;
+        let written = write_all(&folder, embed_into, &run, &config.export, &workers)?;
+        Ok(Outcome { written, hdf5 })
+    };
+    let (outcome, done) = workers.install(|| rayon::join(write, || beside(&run)));
+    let outcome = done.and(outcome)?;
+    for warning in &outcome.written.warnings {
         talk.warn(warning);
     }
-    Ok(Outcome { written, hdf5 })
+    Ok(outcome)
 }
 
 /// What the HDF5 cache of a run says about itself.

@@ -10,8 +10,9 @@ use crate::cli::args::RunArgs;
 use crate::cli::commands::export::{self, Outcome};
 use crate::cli::progress::Bars;
 use crate::cli::report::{self, Talk};
-use crate::config::{Config, Keep};
+use crate::config::{Config, Keep, Mode};
 use crate::error::Result;
+use crate::export::RunResults;
 use crate::memory;
 use crate::progress::CancelToken;
 use crate::session::{self, Results, Session};
@@ -53,19 +54,29 @@ fn one(input: &Path, config: &Config, args: &RunArgs, talk: &Talk, cancel: &Canc
     }
     talk.note(&format!("{} {}", if session.is_resumed() { "continuing" } else { "cache" }, cache.display()));
     export::fill_in_place(&mut session);
-    session.run_to(Step::Reconstruct)?;
-    cancel.check()?;
-    export::finish_in_place(&session)?;
+    // Where results take long, the image is brought into the cache first; else beside them.
+    let mut results = if config.run.mode == Mode::Documented {
+        session.run_to(Step::Reconstruct)?;
+        cancel.check()?;
+        export::finish_in_place(&session)?;
+        Results::read(&cache)?
+    } else {
+        session.make_image()?
+    };
     // The library cannot add results to a file that this process still reads.
     session.close_source();
-    let mut results = Results::read(&cache)?;
     results.config.calibration = calibration;
     if let Some(fit) = &results.fit {
         tell_fit(fit, talk);
     }
     tell_resolution(&results, talk);
     let existing = results.manifest.exports.get("hdf5").filter(|p| p.is_file() && config.export.hdf5).cloned();
-    let outcome = export::write(&cache, &mut results, timestamp, existing, (talk, cancel))?;
+    let (report, kept) = (results.report, results.kept);
+    let keep = |run: &RunResults| {
+        let images = [&run.superres_image, &run.weights, &run.virtual_bf];
+        if kept { Ok(()) } else { session.keep_image(images, &report) }
+    };
+    let outcome = export::write(&cache, &mut results, (timestamp, existing), keep, (talk, cancel))?;
     if let Some(hdf5) = &outcome.hdf5
         && config.cache.keep != Keep::None
     {

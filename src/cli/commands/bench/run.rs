@@ -76,7 +76,8 @@ pub(super) fn measure(
         let mut results = Results::read(&session.cache_path())?;
         results.config.calibration = config.calibration.or(info.calibration);
         let existing = results.manifest.exports.get("hdf5").cloned();
-        export::write(&session.cache_path(), &mut results, session::timestamp(), existing, (talk, cancel))?;
+        let times = (session::timestamp(), existing);
+        export::write(&session.cache_path(), &mut results, times, |_| Ok(()), (talk, cancel))?;
         Ok(results)
     })?;
     let (graphs, workers) = (session.reports(), config.run.workers.unwrap_or_else(super::threads));

@@ -1,0 +1,108 @@
+//! A sheet of pixels as a PNG file: one byte for each pixel where it has few colours, else three.
+
+use std::io::{self, Write};
+
+use super::colormap::Rgb;
+
+/// Most colours of a palette.
+const MOST: usize = 256;
+/// Places for colours; a power of two, and several times as many as there are colours, so that few share one.
+const PLACES: usize = 2048;
+const FREE: u64 = u64::MAX;
+
+/// Writes pixels `[row][col]` of red, green, blue.
+pub(super) fn png(out: impl Write, (width, height): (usize, usize), pixels: &[u8], title: &str) -> io::Result<()> {
+    let side = |n: usize| u32::try_from(n).map_err(io::Error::other);
+    let mut encoder = png::Encoder::new(out, side(width)?, side(height)?);
+    encoder.set_depth(png::BitDepth::Eight);
+    // Flat drawings: harder work would make them little smaller. Nor would trying all filters for each row.
+    encoder.set_compression(png::Compression::Fast);
+    encoder.set_filter(png::Filter::Paeth);
+    let indexed = Indexed::of(pixels);
+    match &indexed {
+        Some(indexed) => {
+            encoder.set_color(png::ColorType::Indexed);
+            encoder.set_palette(indexed.palette.concat());
+        }
+        None => encoder.set_color(png::ColorType::Rgb),
+    }
+    // Text chunks hold Latin-1 only.
+    let title: String = title.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
+    encoder.add_text_chunk("Title".into(), title)?;
+    encoder.add_text_chunk("Software".into(), concat!("stemstream ", env!("CARGO_PKG_VERSION")).into())?;
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(indexed.as_ref().map_or(pixels, |indexed| &indexed.pixels))?;
+    writer.finish().map_err(Into::into)
+}
+
+/// Pixels as places in a palette, which runs from dark to light: what is nearly as bright has a number nearby, and the
+/// filters of PNG find small differences.
+struct Indexed {
+    palette: Vec<Rgb>,
+    pixels: Vec<u8>,
+}
+
+impl Indexed {
+    /// `None` where there are more colours than a palette holds.
+    fn of(pixels: &[u8]) -> Option<Self> {
+        let mut colors: Vec<Rgb> = Vec::new();
+        // Of each colour that was seen: itself, and from bit 32 on its number.
+        let mut table = vec![FREE; PLACES];
+        let mut places = Vec::with_capacity(pixels.len() / 3);
+        for &[r, g, b] in pixels.as_chunks::<3>().0 {
+            let key = u32::from_le_bytes([r, g, b, 0]);
+            let mut at = (key.wrapping_mul(0x9E37_79B1) >> (u32::BITS - PLACES.ilog2())) as usize;
+            while table[at] as u32 != key {
+                if table[at] == FREE {
+                    if colors.len() == MOST {
+                        return None;
+                    }
+                    table[at] = u64::from(key) | (colors.len() as u64) << 32;
+                    colors.push([r, g, b]);
+                    break;
+                }
+                at = (at + 1) % PLACES;
+            }
+            places.push((table[at] >> 32) as u8);
+        }
+        let mut order: Vec<usize> = (0..colors.len()).collect();
+        order.sort_by_key(|i| colors[*i].map(u32::from).iter().sum::<u32>());
+        let mut sorted = [0u8; MOST];
+        order.iter().enumerate().for_each(|(to, from)| sorted[*from] = to as u8);
+        for place in &mut places {
+            *place = sorted[usize::from(*place)];
+        }
+        Some(Self { palette: order.into_iter().map(|i| colors[i]).collect(), pixels: places })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As many colours as there are pixels, up to `count`.
+    fn sheet(width: usize, height: usize, count: usize) -> Vec<u8> {
+        (0..width * height).map(|i| i * 7919 % count).flat_map(|i| [(i % 256) as u8, (i / 256) as u8, 77]).collect()
+    }
+
+    fn decoded(bytes: &[u8]) -> (png::ColorType, Vec<u8>) {
+        let mut decoder = png::Decoder::new(io::Cursor::new(bytes));
+        decoder.set_transformations(png::Transformations::EXPAND);
+        let mut reader = decoder.read_info().unwrap();
+        let kind = reader.info().color_type;
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        (kind, pixels)
+    }
+
+    #[test]
+    fn every_pixel_comes_back_with_few_colours_and_with_many() {
+        for (width, height, count) in [(1, 1, 1), (64, 9, 2), (50, 41, 256), (50, 41, 257), (200, 100, 5000)] {
+            let pixels = sheet(width, height, count);
+            let mut bytes = Vec::new();
+            png(&mut bytes, (width, height), &pixels, "Å").unwrap();
+            let kind = if count > MOST { png::ColorType::Rgb } else { png::ColorType::Indexed };
+            assert!(decoded(&bytes) == (kind, pixels), "{width}×{height}, {count} colours");
+        }
+    }
+}
