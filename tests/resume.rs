@@ -64,6 +64,26 @@ fn a_run_cancelled_while_reconstructing_does_only_that_again() {
 }
 
 #[test]
+fn an_image_that_was_made_and_not_kept_is_made_again() {
+    let case = Case::new();
+    let lean = ["run.mode=lean"];
+    let image = |watcher: &Watcher| {
+        let config = config(case.path(), &lean);
+        Session::open(&case.input, config, false, watcher, &watcher.cancel).unwrap().make_image().unwrap()
+    };
+    let made = image(&Watcher::default());
+    assert!(!made.kept && !manifest(&case.cache()).is_done(Step::Reconstruct));
+    let (found, _, said) = case.resumed(&lean);
+    assert!(said.contains("begin reconstruct") && !said.contains("begin align"), "{said}");
+    found.must_equal(&case.expected(&lean), "not kept");
+    // Of a finished run it is read.
+    let watcher = Watcher::default();
+    let read = image(&watcher);
+    assert!(read.kept && watcher.said().is_empty(), "{}", watcher.said());
+    assert_eq!((made.superres_image, made.weights), (read.superres_image, read.weights));
+}
+
+#[test]
 fn a_run_may_be_cancelled_again_and_again_and_change_its_workers_and_budget_between() {
     let case = Case::new();
     let settings: Vec<_> = TILES.into_iter().chain(["run.workers=1"]).collect();

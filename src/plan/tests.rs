@@ -228,12 +228,45 @@ fn times_follow_from_the_rates_and_what_was_not_measured_is_named() {
     };
     let (steps, missing) = timing.of(&plan, &rates);
     let seconds = |name: &str| steps.iter().find(|s| s.step == name).map_or(-1.0, |s| s.seconds);
-    assert!((seconds("corner turn") - 0.536_870_912).abs() < 1e-9, "{steps:?}");
+    let moved = 536_870_912.0 + 1.5 * plan.disk_cost.stack as f64;
+    assert!((seconds("corner turn") - 1e-9 * moved).abs() < 1e-9, "{steps:?}");
     assert!((seconds("alignment") - 4.0).abs() < 1e-9, "two workers take twice as long as four: {steps:?}");
     assert!(missing.contains(&"image") && missing.contains(&"start") && !missing.contains(&"fit"), "{missing:?}");
     // Larger than the memory: the disk is what takes the time.
     let (steps, _) = Timing { free_memory: 1 << 20, ..timing }.of(&plan, &rates);
     assert!(steps.iter().any(|s| s.step == "corner turn" && (s.seconds - 5.368_709_12).abs() < 1e-9), "{steps:?}");
+}
+
+#[test]
+fn what_lies_in_the_hdf5_cache_takes_no_room_in_the_working_cache_and_is_not_copied() {
+    let none = PlanConfig::default();
+    let exports = |in_place| Exports { hdf5: true, in_place, ..Exports::default() };
+    let plan = |in_place| {
+        let request = Request { mode: Mode::Documented, exports: exports(in_place), ..request(&none) };
+        Plan::make(&request).expect("fits")
+    };
+    let (copied, placed) = (plan([false; 2]), plan([true; 2]));
+    let samples = copied.disk_cost.hdf5 / 24;
+    assert_eq!((copied.disk_cost.bigft, copied.disk_cost.correlations), (16 * samples, 8 * samples));
+    assert_eq!(copied.disk_cost.total() - placed.disk_cost.total(), 24 * samples);
+    assert_eq!(plan([true, false]).disk_cost.correlations, 8 * samples);
+    assert_eq!([copied.in_place, plan([true, false]).in_place, placed.in_place], [false, false, true]);
+    let mut rates = MachineRates::of_this_machine();
+    rates.steps.workers = 2;
+    (rates.steps.align_documented, rates.steps.align_in_place, rates.steps.export_hdf5) = (1e-9, 3e-9, 5e-9);
+    let timing = Timing {
+        mode: Mode::Documented,
+        positions: 0,
+        samples: 1_000_000_000,
+        disk_samples: 0,
+        deposited: 0,
+        parametric: false,
+        refined: false,
+        free_memory: 1 << 40,
+    };
+    let total = |plan: &Plan| timing.of(plan, &rates).0.iter().map(|s| s.seconds).sum::<f64>();
+    let ratio = 2.0 / placed.workers as f64;
+    assert!((total(&copied) - (ratio + 5.0)).abs() < 1e-9 && (total(&placed) - 3.0 * ratio).abs() < 1e-9);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::config::Mode;
-use crate::machine::MachineRates;
+use crate::machine::{MachineRates, StepRates};
 use crate::plan::{DiskCost, Plan};
 
 /// The time that one step is expected to take.
@@ -50,9 +50,10 @@ impl Timing {
             Mode::Documented if plan.in_place => s.align_in_place,
             Mode::Documented => s.align_documented,
         };
+        let moved = StepRates::turned(plan.disk_cost.source as f64, plan.disk_cost.stack as f64);
         let mut all = vec![
             ("start", s.start),
-            ("corner turn", per(s.corner_turn, plan.disk_cost.source).max(self.read(&plan.disk_cost, rates))),
+            ("corner turn", (s.corner_turn * moved).max(self.read(&plan.disk_cost, rates))),
             ("alignment", per(align, self.samples) * share),
         ];
         if self.parametric {

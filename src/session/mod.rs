@@ -2,19 +2,20 @@
 
 mod find;
 mod image;
+mod large;
 mod parameters;
 mod planning;
 mod preview;
 mod results;
 mod run;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
 
 pub use find::{base_name, cache_folder, timestamp, workers, writers};
+pub use large::LayOut;
 pub(crate) use planning::cores;
 #[cfg(feature = "hdf5")]
 pub(crate) use planning::memory_limit;
@@ -24,7 +25,7 @@ pub use results::Results;
 use find::{Found, choose};
 use planning::{Budget, around, export_folder, fixed_layout, in_place, network_advice, request, stored_stack};
 
-use crate::cache::{Fingerprint, Layout, Manifest, Placed, Step, StepState, WorkingCache};
+use crate::cache::{Fingerprint, Layout, Manifest, Step, StepState, WorkingCache};
 use crate::config::{Config, Mode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::MemoryBudget;
@@ -34,10 +35,6 @@ use crate::progress::{CancelToken, Progress};
 use crate::read::{self, FrameSource};
 use crate::steps::{self, BrightDisk, Detected, Reconstruction, RunContext};
 use crate::store::Io;
-
-/// Lays out an HDF5 file that a run fills with its large arrays as it goes, and says where they will lie; `None` where that
-/// cannot be. The file is the cache's own until [`Session::finish_large_arrays`] is told its name.
-pub type LayOut = dyn Fn(&Manifest, &Config, &BrightDisk) -> Result<Option<BTreeMap<Step, Placed>>> + Send + Sync;
 
 /// A dataset with its working cache, ready to run.
 pub struct Session<'a> {
@@ -320,37 +317,6 @@ impl<'a> Session<'a> {
         self.record_parameters(&plan)?;
         self.place_large_arrays(&plan, &disk)?;
         run::run_steps(&ctx, &disk, target)
-    }
-
-    /// Has documented runs from now on write bigFT and the correlations to an HDF5 file alone, where the plan says so.
-    pub fn keep_large_arrays_in(&mut self, lay_out: Box<LayOut>) {
-        self.lay_out = Some(lay_out);
-    }
-
-    fn place_large_arrays(&self, plan: &Plan, disk: &BrightDisk) -> Result<()> {
-        let mut cache = self.cache();
-        let begun = !cache.manifest().placed.is_empty();
-        let Some(lay_out) = self.lay_out.as_ref().filter(|_| plan.in_place && !begun) else { return Ok(()) };
-        match lay_out(cache.manifest(), &self.config, disk)? {
-            Some(placed) => cache.place(placed),
-            None => Ok(()),
-        }
-    }
-
-    /// The HDF5 file in which both large arrays are complete and which has not got its name yet.
-    pub fn filled_file(&self) -> Option<PathBuf> {
-        let cache = self.cache();
-        let m = cache.manifest();
-        m.unfinished_file().filter(|_| m.is_done(Step::Fft) && m.is_done(Step::Correlate)).map(Path::to_owned)
-    }
-
-    /// Notes that the [filled file](Self::filled_file) is finished and called `file`: from now on it is the user's, and only
-    /// read.
-    ///
-    /// # Errors
-    /// [`Io`](ErrorKind::Io).
-    pub fn finish_large_arrays(&self, file: &Path) -> Result<()> {
-        self.cache().finish_placed(&std::path::absolute(file).unwrap_or_else(|_| file.to_owned()))
     }
 
     /// Whether nothing is left to do up to `target`, in the configured mode.

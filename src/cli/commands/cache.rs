@@ -75,6 +75,9 @@ fn show(cache: &Path, as_json: bool) -> Result<()> {
         };
         report::data(&format!("  {:<12} {state}", step.name()));
     }
+    if let Some(file) = manifest.unfinished_file() {
+        report::data(&format!("{:<12} {} (bigFT and correlations are written to it)", "unfinished", file.display()));
+    }
     for (kind, path) in &manifest.exports {
         report::data(&format!("{kind:<12} {}", path.display()));
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::axes::{DType, DetShape, ScanShape};
-use crate::cache::Step;
+use crate::cache::{Step, WorkingCache};
 use crate::cli::commands::bench::roofline::{Roofline, Work};
 use crate::cli::commands::bench::stages::{Recorder, Stage};
 use crate::cli::commands::export;
@@ -18,6 +18,7 @@ use crate::machine::{MachineRates, StepRates};
 use crate::pipeline::GraphReport;
 use crate::progress::CancelToken;
 use crate::session::{self, Results, Session};
+use crate::steps;
 use crate::store;
 
 /// What is run on.
@@ -34,6 +35,8 @@ pub(super) struct Outcome {
     pub(super) generated: bool,
     /// Whether bigFT and the correlations were written to the HDF5 cache alone.
     pub(super) in_place: bool,
+    /// Bytes of the stack in the type in which it was kept.
+    pub(super) stack_bytes: f64,
     pub(super) shape: (ScanShape, DetShape, DType),
     pub(super) crop: DetShape,
     /// Detector pixels inside the disk, `π r²`.
@@ -71,6 +74,8 @@ pub(super) fn measure(
     let info = session.source().map(|s| s.info().clone()).ok_or_else(|| Error::bug("a session without its source"))?;
     session.close_source();
     let in_place = session.filled_file().is_some();
+    let cache = WorkingCache::open_for_reading(&session.cache_path())?;
+    let stack_type = steps::stored_type(cache.group()).unwrap_or(info.dtype);
     let results = recorder.time("export", || -> Result<Results> {
         export::finish_in_place(&session)?;
         let mut results = Results::read(&session.cache_path())?;
@@ -87,10 +92,12 @@ pub(super) fn measure(
     store::remove_folder(&folder)?;
     let shape = (info.scan, info.det, info.dtype);
     let (crop, radius) = (results.disk.crop.shape(), results.disk.radius);
+    let stack_bytes = (crop.len() * info.scan.len() * stack_type.size()) as f64;
     let mut outcome = Outcome {
         input: source.path.clone(),
         generated: source.generated,
         in_place,
+        stack_bytes,
         shape,
         crop,
         disk_pixels: (PI * radius * radius).min(crop.len() as f64),
@@ -189,7 +196,7 @@ impl Outcome {
             }
         };
         set(|s| &mut s.start, seconds("start"), 1.0);
-        set(|s| &mut s.corner_turn, seconds("corner turn"), self.source_bytes());
+        set(|s| &mut s.corner_turn, seconds("corner turn"), StepRates::turned(self.source_bytes(), self.stack_bytes));
         if self.config.run.mode == Mode::Lean {
             set(|s| &mut s.align_lean, seconds("align"), crop);
         } else {
