@@ -10,48 +10,18 @@ use std::path::{Path, PathBuf};
 
 use common::case::{Case, TILES, tiles_of};
 use common::runs::{Bits, Watcher, config, manifest, marked};
-use stemstream::cache::{Manifest, Placed, Step, StepState, WorkingCache};
-use stemstream::config::Config;
+use stemstream::cache::{Step, StepState, WorkingCache};
 use stemstream::error::{Error, Result};
-use stemstream::export::hdf5_cache::{CacheMeta, cache_file};
-use stemstream::export::hdf5_in_place::{finish_in_place, lay_out_in_place};
-use stemstream::session::{LayOut, Session};
-use stemstream::steps::BrightDisk;
-
-fn meta(m: &Manifest, config: &Config, disk: &BrightDisk) -> CacheMeta {
-    CacheMeta {
-        linked_emd_path: m.source.path.display().to_string(),
-        timestamp: m.timestamp.clone(),
-        scan: m.scan,
-        det: m.det,
-        crop: disk.crop,
-        bf_center: disk.center,
-        crop_radius: disk.crop_radius,
-        reference_smoothing: config.align.reference_smoothing,
-        normalization_applied: true,
-        compression: config.export.compression,
-    }
-}
-
-/// Lays out an HDF5 cache in `folder`.
-fn in_folder(folder: &Path) -> Box<LayOut> {
-    let folder = folder.to_owned();
-    Box::new(move |m, config, disk| {
-        let path = cache_file(&folder, "scan", &m.timestamp);
-        let laid_out = lay_out_in_place(&path, &meta(m, config, disk))?;
-        Ok(laid_out.map(|laid_out| {
-            let placed = |place| Placed { file: laid_out.file.clone(), place, spots: None };
-            [(Step::Fft, placed(laid_out.bigft)), (Step::Correlate, placed(laid_out.correlations))].into()
-        }))
-    })
-}
+use stemstream::export::hdf5_in_place::{finish_in_place, lay_out_run};
+use stemstream::session::Session;
 
 /// A run that fills an HDF5 cache in place, as the command does it: the session's cache, and what was said.
 fn run(case: &Case, settings: &[&str], watcher: &Watcher) -> Result<PathBuf> {
     let folder = format!("export.folder={:?}", case.path().display().to_string());
     let settings: Vec<&str> = settings.iter().copied().chain([folder.as_str()]).collect();
     let mut session = Session::open(&case.input, config(case.path(), &settings), false, watcher, &watcher.cancel)?;
-    session.keep_large_arrays_in(in_folder(case.path()));
+    let results = case.path().to_owned();
+    session.keep_large_arrays_in(Box::new(move |m, config, disk| lay_out_run(&results, "scan", (m, config, disk))));
     session.run_to(Step::Reconstruct)?;
     if let Some(file) = session.filled_file() {
         session.finish_large_arrays(&finish_in_place(&file, 5)?)?;

@@ -15,8 +15,10 @@ use super::chunk_write;
 use super::files::{folder_of, numbered, publish, require_free, safe_name};
 use super::h5::{self, H5Result, failed};
 use crate::axes::{Crop, DetShape, ScanShape};
-use crate::config::Compression;
+use crate::cache::Manifest;
+use crate::config::{Compression, Config};
 use crate::error::{Error, Result};
+use crate::steps::BrightDisk;
 
 /// Group headers, attributes, and the index with an entry for each chunk.
 const OVERHEAD: u64 = 4 << 20;
@@ -48,6 +50,22 @@ pub struct CacheMeta {
 }
 
 impl CacheMeta {
+    /// Of the run whose cache has this manifest.
+    pub fn of(manifest: &Manifest, config: &Config, disk: &BrightDisk) -> Self {
+        Self {
+            linked_emd_path: manifest.source.path.display().to_string(),
+            timestamp: manifest.timestamp.clone(),
+            scan: manifest.scan,
+            det: manifest.det,
+            crop: disk.crop,
+            bf_center: disk.center,
+            crop_radius: disk.crop_radius,
+            reference_smoothing: config.align.reference_smoothing,
+            normalization_applied: true,
+            compression: config.export.compression,
+        }
+    }
+
     /// Bytes that the finished cache takes, generously.
     pub fn file_bytes(&self) -> u64 {
         let pixels = self.crop.shape().len() as u64;

@@ -4,6 +4,7 @@
 //!
 //! It is called `….h5.unfinished` until it is complete. A run that is killed leaves it, and the next one goes on filling.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,9 +13,11 @@ use hdf5::{Dataset, File};
 
 use super::files::{folder_of, publish, require_free};
 use super::h5::{self, H5Result, failed};
-use super::hdf5_cache::{CacheMeta, first_free, lay_out};
-use crate::config::Compression;
+use super::hdf5_cache::{CacheMeta, cache_file, first_free, lay_out};
+use crate::cache::{Manifest, Placed, Step};
+use crate::config::{Compression, Config};
 use crate::error::{Error, Result};
+use crate::steps::BrightDisk;
 use crate::store::Place;
 
 /// Bytes of the index for each chunk, generously; the library keeps it in one piece of this size.
@@ -69,6 +72,24 @@ pub fn lay_out_in_place(path: &Path, meta: &CacheMeta) -> Result<Option<LaidOut>
             Err(error)
         }
     }
+}
+
+/// Lays out the cache of a run in `folder`, for a session that fills it as it goes.
+///
+/// # Errors
+/// As [`lay_out_in_place`].
+pub fn lay_out_run(
+    folder: &Path,
+    base_name: &str,
+    (manifest, config, disk): (&Manifest, &Config, &BrightDisk),
+) -> Result<Option<BTreeMap<Step, Placed>>> {
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let path = cache_file(&folder, base_name, &manifest.timestamp);
+    let laid_out = lay_out_in_place(&path, &CacheMeta::of(manifest, config, disk))?;
+    Ok(laid_out.map(|LaidOut { file, bigft, correlations }| {
+        let placed = |place| Placed { file: file.clone(), place, spots: None };
+        [(Step::Fft, placed(bigft)), (Step::Correlate, placed(correlations))].into()
+    }))
 }
 
 /// Says which step is complete (1–5) in a file that has been filled, gives it its name, and returns that.

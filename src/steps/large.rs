@@ -4,12 +4,11 @@ use std::path::PathBuf;
 
 use crate::axes::DetShape;
 use crate::cache::Step;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::real::Real;
 use crate::steps::context::RunContext;
-use crate::steps::step2_fft::tile_array;
 use crate::steps::tile::Tile;
-use crate::store::{ArraySpec, ChunkedArray, Io, PlacedArray};
+use crate::store::{ArraySpec, ChunkedArray, Group, Io, PlacedArray};
 
 /// bigFT or the correlations, written and read by tiles.
 #[derive(Debug)]
@@ -81,4 +80,18 @@ impl Large {
             }),
         }
     }
+}
+
+/// Opens the array when tiles in it are relied on, else makes it anew.
+fn tile_array(group: &Group, spec: ArraySpec, relied_on: bool) -> Result<ChunkedArray> {
+    if relied_on {
+        let array = ChunkedArray::open(group, &spec.name)?;
+        if *array.spec() == spec {
+            return Ok(array);
+        }
+        return Err(Error::cache(group.path(), format!("`{}` is cut differently than the manifest says", spec.name))
+            .with_hint("start over with `--fresh`"));
+    }
+    group.remove(&spec.name)?;
+    ChunkedArray::create(group, spec)
 }

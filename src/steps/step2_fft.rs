@@ -19,7 +19,7 @@ use crate::steps::engine::Engine;
 use crate::steps::large::Large;
 use crate::steps::stack::{CroppedStack, Stack};
 use crate::steps::tile::{Pair, Tile};
-use crate::store::{ArraySpec, ChunkedArray, Group, StoredType};
+use crate::store::{ArraySpec, StoredType};
 
 /// The array's name in the cache.
 pub(super) const ARRAY: &str = "bigFT";
@@ -57,20 +57,6 @@ pub(super) fn tile_spec(name: &str, ctx: &RunContext<'_>, complex: bool) -> Arra
         memory_order: Some(vec![2, 3, 0, 1]),
         dims: ["scan_row", "scan_col", "det_row", "det_col"].map(str::to_owned).to_vec(),
     }
-}
-
-/// Opens the array when tiles in it are relied on, else makes it anew.
-pub(super) fn tile_array(group: &Group, spec: ArraySpec, relied_on: bool) -> Result<ChunkedArray> {
-    if relied_on {
-        let array = ChunkedArray::open(group, &spec.name)?;
-        if *array.spec() == spec {
-            return Ok(array);
-        }
-        return Err(Error::cache(group.path(), format!("`{}` is cut differently than the manifest says", spec.name))
-            .with_hint("start over with `--fresh`"));
-    }
-    group.remove(&spec.name)?;
-    ChunkedArray::create(group, spec)
 }
 
 /// The spectra of one tile, in the places of its chunk.

@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::cache::Step;
-#[cfg(feature = "hdf5")]
-use crate::cache::{Manifest, Placed};
 use crate::cli::args::ExportArgs;
 use crate::cli::report::{self, Talk};
 use crate::config::{Config, EmdTarget};
@@ -18,8 +16,6 @@ use crate::export::hdf5_in_place;
 use crate::export::{RunResults, Written, write_all};
 use crate::progress::CancelToken;
 use crate::session::{self, Results, Session};
-#[cfg(feature = "hdf5")]
-use crate::steps::BrightDisk;
 use crate::steps::{AberrationFit, pixel_findings};
 
 /// What was written for one run.
@@ -122,23 +118,6 @@ pub(super) fn write(
     Ok(outcome)
 }
 
-/// What the HDF5 cache of a run says about itself.
-#[cfg(feature = "hdf5")]
-fn cache_meta(m: &Manifest, config: &Config, disk: &BrightDisk) -> CacheMeta {
-    CacheMeta {
-        linked_emd_path: m.source.path.display().to_string(),
-        timestamp: m.timestamp.clone(),
-        scan: m.scan,
-        det: m.det,
-        crop: disk.crop,
-        bf_center: disk.center,
-        crop_radius: disk.crop_radius,
-        reference_smoothing: config.align.reference_smoothing,
-        normalization_applied: true,
-        compression: config.export.compression,
-    }
-}
-
 /// Where results go: `export.folder`, or the folder of the source.
 fn results_folder(source: &Path, config: &Config) -> PathBuf {
     config.export.folder.clone().unwrap_or_else(|| {
@@ -153,14 +132,7 @@ pub(super) fn fill_in_place(session: &mut Session<'_>) {
     session.keep_large_arrays_in(Box::new(|m, config, disk| {
         let folder = results_folder(&m.source.path, config);
         crate::store::create_folder(&folder)?;
-        let folder = std::path::absolute(&folder).unwrap_or(folder);
-        let path = cache_file(&folder, &session::base_name(&m.source.path), &m.timestamp);
-        let laid_out = hdf5_in_place::lay_out_in_place(&path, &cache_meta(m, config, disk))?;
-        Ok(laid_out.map(|laid_out| {
-            let placed = |place| Placed { file: laid_out.file.clone(), place, spots: None };
-            let arrays = [(Step::Fft, placed(laid_out.bigft)), (Step::Correlate, placed(laid_out.correlations))];
-            arrays.into_iter().collect()
-        }))
+        hdf5_in_place::lay_out_run(&folder, &session::base_name(&m.source.path), (m, config, disk))
     }));
 }
 
@@ -200,7 +172,7 @@ fn write_hdf5(
         return Ok(None);
     }
     let m = &results.manifest;
-    let meta = cache_meta(m, &results.config, &results.disk);
+    let meta = CacheMeta::of(m, &results.config, &results.disk);
     let base = session::base_name(&m.source.path);
     let mut writer = Hdf5CacheWriter::create(&cache_file(folder, &base, &m.timestamp), &meta)?;
     let feed: Feed<'_> = Box::new(|take| {
