@@ -169,6 +169,37 @@ fn a_file_that_the_user_deleted_or_changed_is_not_missed_and_not_believed() {
 }
 
 #[test]
+fn a_file_whose_folder_is_not_there_is_neither_forgotten_nor_replaced() {
+    for stop in [true, false] {
+        let case = Case::new();
+        let results = case.path().join("disk");
+        fs::create_dir(&results).unwrap();
+        let go = |watcher: &Watcher| {
+            let folder = results.clone();
+            let mut session = Session::open(&case.input, config(case.path(), &TILES), false, watcher, &watcher.cancel)?;
+            session.keep_large_arrays_in(Box::new(move |m, c, disk| lay_out_run(&folder, "scan", (m, c, disk))));
+            session.run_to(Step::Reconstruct)?;
+            session.filled_file().map_or(Ok(()), |file| session.finish_large_arrays(&finish_in_place(&file, 5)?))
+        };
+        let watcher = if stop { Watcher::stopping_after_marks("align", 12) } else { Watcher::default() };
+        assert_eq!(go(&watcher).is_err(), stop);
+        let before = manifest(&case.cache());
+        // As when a disk is not mounted.
+        let away = case.path().join("away");
+        fs::rename(&results, &away).unwrap();
+        let error = go(&Watcher::default()).unwrap_err();
+        assert!(error.exit_code() == 6 && error.to_string().contains("its folder is not there"), "{error}");
+        assert_eq!(manifest(&case.cache()).steps, before.steps);
+        assert!(error.hint().is_some_and(|hint| hint.contains("make an empty one")), "{error}");
+        fs::rename(&away, &results).unwrap();
+        let watcher = Watcher::default();
+        go(&watcher).unwrap();
+        assert!(!watcher.said().contains("warn"), "{}", watcher.said());
+        Bits::of(&case.cache()).must_equal(&case.expected(&TILES), "mounted again");
+    }
+}
+
+#[test]
 fn a_cache_and_its_file_may_be_moved_together() {
     let case = Case::new();
     let cache = run_quietly(&case, &[]);

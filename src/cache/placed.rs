@@ -2,16 +2,19 @@
 //! numbers need not be written twice.
 
 use std::fmt::Write;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::{Io, Place, PlacedArray};
 
 /// Spots of an array by which it is recognised.
 const SPOTS: u64 = 16;
+/// Exit code of [`PlacedArray::open`] for a file that is too short.
+const CUT_SHORT: u8 = 6;
 
 /// Where a large array lies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,12 +51,34 @@ impl Placed {
     }
 
     /// Whether the array is there, and the one that was written.
-    pub(super) fn is_there(&self, folder: &Path) -> bool {
-        let Ok(array) = self.open(folder, Io { map: false, window: None }) else { return false };
-        match &self.spots {
-            None => true,
-            Some(spots) => hash_of(&array).is_ok_and(|hash| hash == *spots),
+    ///
+    /// # Errors
+    /// [`Cache`](crate::error::ErrorKind::Cache) when nobody can tell: a disk that is not mounted, a file that cannot be
+    /// read now. What is there then is not to be forgotten, and least of all deleted.
+    pub(super) fn is_there(&self, folder: &Path) -> Result<bool> {
+        let file = self.locate(folder);
+        let unknown = |found: String| {
+            Error::cache(folder, format!("bigFT and correlations are in `{}`: {found}", file.display()))
+                .with_hint(
+                "mount that disk, or make the file readable again; if you deleted the folder, make an empty one of that name, and the run goes on without them",
+            )
+        };
+        match file.symlink_metadata() {
+            Ok(_) => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                let beside = file.parent().is_some_and(Path::is_dir);
+                return if beside { Ok(false) } else { Err(unknown("its folder is not there".to_owned())) };
+            }
+            Err(e) => return Err(unknown(e.to_string())),
         }
+        let array = match self.open(folder, Io { map: false, window: None }) {
+            Ok(array) => array,
+            // Too short.
+            Err(e) if e.exit_code() == CUT_SHORT => return Ok(false),
+            Err(e) => return Err(unknown(e.to_string())),
+        };
+        let Some(spots) = &self.spots else { return Ok(true) };
+        hash_of(&array).map(|hash| hash == *spots).map_err(|e| unknown(e.to_string()))
     }
 
     /// The same array in a file that is finished and called `file`.

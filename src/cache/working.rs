@@ -306,11 +306,16 @@ impl WorkingCache {
     /// thrown away like an array of this folder; an unfinished one is begun again. Returns the name of a lost file.
     ///
     /// # Errors
-    /// As [`update`](Self::update).
+    /// As [`update`](Self::update), and [`Cache`](crate::error::ErrorKind::Cache) when the file's folder is not there or the
+    /// file cannot be read: it may come back.
     pub fn forget_lost(&mut self) -> Result<Option<PathBuf>> {
-        let Some(lost) = self.manifest.placed.values().find(|placed| !placed.is_there(&self.path)) else {
-            return Ok(None);
-        };
+        let mut lost = None;
+        for placed in self.manifest.placed.values() {
+            if !placed.is_there(&self.path)? {
+                lost = Some(placed);
+            }
+        }
+        let Some(lost) = lost else { return Ok(None) };
         let (file, unfinished) = (lost.file.clone(), lost.is_unfinished());
         if unfinished {
             self.forget_placed()?;
