@@ -14,7 +14,7 @@ use stemstream::pipeline::Workers;
 use stemstream::progress::{CancelToken, Silent};
 use stemstream::read::{FrameSource, open};
 use stemstream::simulate::{FastScan, SimulationSpec};
-use stemstream::store::{ArraySpec, ChunkedArray, Group, remove_file};
+use stemstream::store::{ArraySpec, ChunkedArray, Group, Io, Place, PlacedArray, remove_file, write_out_path};
 
 const SCAN: ScanShape = ScanShape { rows: 96, cols: 128 };
 const DET: DetShape = DetShape { rows: 64, cols: 64 };
@@ -115,6 +115,36 @@ fn chunks(c: &mut Criterion) {
     group.finish();
 }
 
+/// Images of complex `f32` widened to their places in a large file, and brought to the disk: past the page cache and
+/// through it.
+fn placed_images(c: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let (images, reals) = (128, 2 * 256 * 256);
+    let place = Place { start: 4096, image_bytes: (reals * 8) as u64, images: images as u64 };
+    let numbers: Vec<f32> = (0..8 * reals).map(|i| (i % 1009) as f32).collect();
+    let mut group = c.benchmark_group("placed images");
+    group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(3));
+    group.throughput(Throughput::Bytes(place.image_bytes * place.images));
+    for (name, direct) in [("past the page cache", true), ("through the page cache", false)] {
+        let path = folder.path().join(name);
+        std::fs::File::create(&path).and_then(|file| file.set_len(place.end())).expect("a new file");
+        let io = Io { map: false, window: None, direct };
+        let array = PlacedArray::open(&path, place, true, io).expect("an array");
+        let write_all = || {
+            for first in (0..images).step_by(8) {
+                array.write(first, black_box(&numbers), f64::from).expect("written");
+            }
+            write_out_path(&path).expect("on the disk");
+        };
+        write_all();
+        let mut last = vec![0.0f32; reals];
+        array.read(images - 1, &mut last, |number| number as f32).expect("read");
+        assert!(last == numbers[7 * reals..], "something else comes back");
+        group.bench_function(name, |b| b.iter(write_all));
+    }
+    group.finish();
+}
+
 /// Frames of a fast scan: drawn on one thread, and as a whole file with the disk's own time.
 fn fast_scans(c: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
@@ -155,5 +185,5 @@ fn fast_scans(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, readers, chunks, fast_scans);
+criterion_group!(benches, readers, chunks, placed_images, fast_scans);
 criterion_main!(benches);

@@ -70,11 +70,31 @@ pub struct StepRates {
     pub merge: f64,
     /// The classic method's deposit, seconds for each sample that takes part.
     pub deposit: f64,
-    /// Maps, pictures and exports without the HDF5 cache, and what no other rate covers: the part that does not grow
-    /// with the scan, seconds.
-    pub finish: f64,
-    /// The part of the same that grows, seconds for each scan position.
-    pub finish_position: f64,
+    /// What no other rate covers, after the default method.
+    pub finish: FinishRates,
+    /// The same after the classic method, which makes other images.
+    pub finish_classic: FinishRates,
+}
+
+/// Maps, pictures and exports without the HDF5 cache, and everything else that no other rate covers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FinishRates {
+    /// The part that does not grow with the scan, seconds.
+    pub fixed: f64,
+    /// The part that grows, seconds for each pixel of each upscaled image that is made.
+    pub pixel: f64,
+}
+
+impl FinishRates {
+    /// Seconds for images of so many pixels in all; 0 where nothing was measured.
+    pub fn seconds(&self, pixels: f64) -> f64 {
+        self.fixed + self.pixel * pixels
+    }
+
+    fn or(self, earlier: Self) -> Self {
+        if self.seconds(1.0) > 0.0 { self } else { earlier }
+    }
 }
 
 impl StepRates {
@@ -108,15 +128,15 @@ impl StepRates {
             refine_fixed: or(self.refine_fixed, earlier.refine_fixed),
             merge: or(self.merge, earlier.merge),
             deposit: or(self.deposit, earlier.deposit),
-            finish: or(self.finish, earlier.finish),
-            finish_position: or(self.finish_position, earlier.finish_position),
+            finish: self.finish.or(earlier.finish),
+            finish_classic: self.finish_classic.or(earlier.finish_classic),
         }
     }
 }
 
 impl MachineRates {
     /// The format that this program writes and reads.
-    pub const FORMAT: u32 = 2;
+    pub const FORMAT: u32 = 3;
 
     /// Rates of this machine with nothing measured yet.
     pub fn of_this_machine() -> Self {
@@ -168,6 +188,11 @@ mod tests {
         let both = StepRates { workers: 2, start: 0.25, fit: 2.0, merge: 1.0, ..StepRates::default() };
         assert_eq!(now.clone().or(&earlier), both);
         assert_eq!(StepRates::default().or(&earlier), earlier, "nothing was measured");
+        let [classic, default] = [1e-9, 3e-9].map(|pixel| FinishRates { fixed: 0.5, pixel });
+        let earlier = StepRates { finish_classic: classic, ..earlier };
+        let both = StepRates { finish: default, ..now.clone() }.or(&earlier);
+        assert_eq!((both.finish, both.finish_classic), (default, classic), "one method's does not replace the other's");
+        assert!((default.seconds(1e9) - 3.5).abs() < 1e-12);
         assert_eq!(now.clone().or(&StepRates { workers: 4, ..earlier }), now, "of another number of threads");
     }
 

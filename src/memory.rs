@@ -208,6 +208,13 @@ pub fn available() -> Available {
     }
 }
 
+/// The block of every usual disk and file system: what goes past the page cache begins and ends with one, on the disk and
+/// in memory.
+pub const BLOCK: usize = 4096;
+/// Bytes that a buffer must be longer than what is read into it, so that it can be read past the page cache: to the first
+/// block in the buffer, before the first byte that is wanted, and behind the last one.
+pub const READ_SLACK: usize = 3 * BLOCK;
+
 /// Bytes that may wait in the page cache for the disk, where a control group counts them as this process's memory;
 /// `None` without one. A group of version 1 kills instead of slowing a writer down, so writers have to hold back.
 pub fn write_window() -> Option<u64> {

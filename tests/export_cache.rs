@@ -118,7 +118,7 @@ fn a_cache_laid_out_first_and_filled_in_place_is_the_same() {
     assert!(fs::metadata(&laid_out.file).unwrap().len() <= meta().file_bytes(), "the promise about the size must hold");
     // Nothing but the layout is written before the numbers are.
     assert!(stemstream::store::disk_usage(&laid_out.file) < 300 << 10);
-    let io = Io { map: true, window: None };
+    let io = Io { map: true, window: None, direct: true };
     let [spectra, correlations] = [laid_out.bigft, laid_out.correlations]
         .map(|place| PlacedArray::open(&laid_out.file, place, true, io).unwrap());
     let crop = meta().crop.shape();

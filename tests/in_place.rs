@@ -60,7 +60,11 @@ fn numbers(file: &Path) -> [Vec<u64>; 2] {
 
 #[test]
 fn the_numbers_are_those_of_a_run_that_copies_them_in_either_precision() {
-    for settings in [&["run.precision=f32"][..], &["run.precision=f64", "plan.tile_rows=2", "plan.tile_cols=4"]] {
+    for settings in [
+        &["run.precision=f32"][..],
+        &["run.precision=f64", "plan.tile_rows=2", "plan.tile_cols=4"],
+        &["run.precision=f32", "plan.direct_writes=false", "plan.write_window=\"1 MiB\""],
+    ] {
         let case = Case::new();
         let cache = run_quietly(&case, settings);
         assert!(!cache.join("bigFT").exists() && !cache.join("correlations").exists(), "nothing is there twice");

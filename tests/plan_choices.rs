@@ -99,6 +99,8 @@ fn workers_and_buffers_are_those_of_the_keys_and_results_do_not_depend_on_them()
                 "plan.in_memory=false",
                 "plan.access=read",
                 "plan.write_window=\"1 MiB\"",
+                "plan.read_workers=3",
+                "plan.direct_reads=true",
             ][..],
         ),
         ("lean", &["run.mode=lean"][..]),

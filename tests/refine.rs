@@ -144,6 +144,7 @@ impl Scan {
             crop: self.disk.crop.shape(),
             frame_bytes: 1,
             natural_frames: 1,
+            frames_in_line: true,
             held_bytes: 0,
             mode: self.config.run.mode,
             precision: self.config.run.precision,

@@ -71,7 +71,7 @@ impl Placed {
             }
             Err(e) => return Err(unknown(e.to_string())),
         }
-        let array = match self.open(folder, Io { map: false, window: None }) {
+        let array = match self.open(folder, Io::LOOK) {
             Ok(array) => array,
             // Too short.
             Err(e) if e.exit_code() == CUT_SHORT => return Ok(false),
@@ -86,7 +86,7 @@ impl Placed {
     /// # Errors
     /// When it cannot be read.
     pub(super) fn finished(&self, file: &Path) -> Result<Self> {
-        let array = PlacedArray::open(file, self.place, false, Io { map: false, window: None })?;
+        let array = PlacedArray::open(file, self.place, false, Io::LOOK)?;
         Ok(Self { file: file.to_owned(), place: self.place, spots: Some(hash_of(&array)?) })
     }
 }

@@ -28,6 +28,10 @@ pub struct PlanConfig {
     pub read_block: Option<ByteSize>,
     /// Buffers for blocks of frames.
     pub read_buffers: Option<usize>,
+    /// Threads that read the source.
+    pub read_workers: Option<usize>,
+    /// Read the source past the page cache (`true`), or through it (`false`).
+    pub direct_reads: Option<bool>,
     /// Threads that crop and transpose.
     pub turn_workers: Option<usize>,
     /// Detector rows in one tile (chunk) of bigFT and correlations.
@@ -46,6 +50,8 @@ pub struct PlanConfig {
     pub queue: Option<usize>,
     /// Write bigFT and the correlations to the HDF5 cache alone (`true`), or to the working cache first (`false`).
     pub hdf5_in_place: Option<bool>,
+    /// Write bigFT and the correlations in the HDF5 cache past the page cache (`true`), or through it (`false`).
+    pub direct_writes: Option<bool>,
     /// Bytes of a written file that may wait for the disk.
     pub write_window: Option<ByteSize>,
     /// How the cache's chunks are read.
@@ -75,6 +81,7 @@ impl PlanConfig {
         }
         for (value, key) in [
             (self.read_buffers, "read_buffers"),
+            (self.read_workers, "read_workers"),
             (self.turn_workers, "turn_workers"),
             (self.spectra_buffers, "spectra_buffers"),
             (self.correlation_buffers, "correlation_buffers"),

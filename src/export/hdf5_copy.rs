@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::memory::{MemoryBudget, write_window};
 use crate::pipeline::{Block, Emitter, Graph, GraphReport, Pool, Pooled};
 use crate::progress::CancelToken;
-use crate::store::{sync_path, write_out_path};
+use crate::store::write_out_path;
 
 /// Takes one image: which array, crop row, crop column, numbers in C order as bytes.
 pub type Take<'t> = dyn FnMut(CacheArray, usize, usize, &[u8]) -> Result<()> + 't;
@@ -45,9 +45,8 @@ pub fn fill<'f>(
     let image_bytes = writer.image_bytes();
     let pool = Pool::new(budget, "images for the HDF5 cache", workers + 2 * QUEUE, image_bytes)?;
     let mut graph = Graph::new("HDF5 cache", cancel);
-    let window = write_window();
     let path = writer.growing_path().to_owned();
-    let write = Write { writer, waiting: 0, window: window.unwrap_or(FLUSH_BYTES) };
+    let write = Write { writer, waiting: 0, window: write_window().unwrap_or(FLUSH_BYTES) };
     let images = graph.source("fetch", QUEUE, Fetch { feed: Some(feed), pool });
     let images = match compression {
         Compression::None => images,
@@ -57,7 +56,7 @@ pub fn fill<'f>(
     // A single worker: the factory is called once.
     let flushes =
         graph.stage("write", 1, 1, images, || write.take().unwrap_or_else(|| unreachable!("a single worker")));
-    graph.sink("flush", flushes, Flush { path, forget: window.is_some() });
+    graph.sink("flush", flushes, Flush(path));
     graph.run()
 }
 
@@ -146,18 +145,14 @@ impl Block for Write<'_> {
     }
 }
 
-/// Waits for the disk, so that the writer need not.
-struct Flush {
-    path: PathBuf,
-    /// In a control group, pages count as this process's memory until they are let go.
-    forget: bool,
-}
+/// Waits for the disk, so that the writer need not, and lets the pages go: nobody reads them again soon.
+struct Flush(PathBuf);
 
 impl Block for Flush {
     type In = ();
     type Out = ();
 
     fn work(&mut self, (): (), _: &mut Emitter<'_, ()>) -> Result<()> {
-        if self.forget { write_out_path(&self.path) } else { sync_path(&self.path) }
+        write_out_path(&self.0)
     }
 }

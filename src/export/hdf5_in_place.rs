@@ -17,6 +17,7 @@ use super::hdf5_cache::{CacheMeta, cache_file, first_free, lay_out};
 use crate::cache::{Manifest, Placed, Step};
 use crate::config::{Compression, Config};
 use crate::error::{Error, Result};
+use crate::memory::BLOCK;
 use crate::steps::BrightDisk;
 use crate::store::Place;
 
@@ -118,7 +119,12 @@ fn write_layout(file: &Path, meta: &CacheMeta) -> H5Result<Option<[Place; 2]>> {
     // The index grows by small pieces; without room of its own they would lie between the images.
     let index = (chunks as u64).saturating_mul(INDEX_PER_CHUNK).max(1 << 16);
     let mut builder = hdf5::FileBuilder::new();
-    builder.with_fapl(|access| access.meta_block_size(index));
+    let (image_bytes, block) = ((meta.scan.len() * size_of::<f64>()) as u64, BLOCK as u64);
+    builder.with_fapl(|access| {
+        access.meta_block_size(index);
+        // Images of whole blocks begin with one, so that they can be written past the page cache; others would have gaps.
+        if image_bytes.is_multiple_of(block) { access.alignment(image_bytes, block) } else { access }
+    });
     let file = builder.create(file)?;
     let (bigft, correlations) = lay_out(&file, meta, AllocTime::Early)?;
     file.flush()?;

@@ -7,6 +7,7 @@
 use serde::Serialize;
 
 use crate::config::Mode;
+use crate::memory::READ_SLACK;
 use crate::plan::{Plan, Request};
 
 /// What the process holds whatever the data: tables of the libraries, stacks, small allocations.
@@ -125,7 +126,7 @@ impl Sizes {
     /// What the corner turn is charged with, beside the stack.
     fn corner_turn_charge(&self, request: &Request<'_>, plan: &Plan) -> u64 {
         let parts = if blocks_are_slabs(request, plan) { 1 } else { plan.read_buffers as u64 };
-        let raw = (plan.read_buffers * plan.read_frames * request.frame_bytes) as u64;
+        let raw = (plan.read_buffers * (plan.read_frames * request.frame_bytes + READ_SLACK)) as u64;
         raw + parts * self.turned(plan) + self.fixed(request, plan)
     }
 
@@ -189,7 +190,8 @@ impl Sizes {
         }
         let tile = (plan.tile_rows * plan.tile_cols) as u64 * self.scan * self.real;
         let tiles = tile * (2 * plan.spectra_buffers + plan.correlation_buffers) as u64;
-        reference + transform + plan.correlate_workers as u64 * self.engine(1) + tiles
+        let stages = if plan.in_place { 2 * plan.stage_bytes(request.scan) as u64 } else { 0 };
+        reference + transform + plan.correlate_workers as u64 * self.engine(1) + tiles + stages
     }
 
     /// `held` is what stays in memory meanwhile.

@@ -5,8 +5,8 @@ use serde::Serialize;
 use crate::axes::DType;
 use crate::config::{Access, Mode};
 use crate::memory::ByteSize;
-use crate::plan::ways::{LINE_BYTES, READ_BLOCK, TILE_BYTES, slab_share};
-use crate::plan::{Plan, Request};
+use crate::plan::ways::{LINE_BYTES, READ_BLOCK, UNDER_WAY, slab_share, tile_bytes};
+use crate::plan::{Plan, Reads, Request};
 
 /// One choice of the planner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -183,15 +183,54 @@ impl Because<'_> {
         };
         let changed = (block(plan) != block(self.best)).then(|| ByteSize(block(self.best)).to_string());
         let value = format!("{} ({} frames)", ByteSize(block(plan)), plan.read_frames);
-        let buffers = self.number(
-            |p| p.read_buffers,
-            o.read_buffers,
-            "default: one for each worker and two to spare, as far as there are blocks",
-        );
+        let direct = plan.reads == Reads::Direct;
+        let each = if direct { "one for each reader" } else { "two to spare" };
+        let each = format!("default: one for each worker and {each}, as far as there are blocks");
+        let buffers = self.number(|p| p.read_buffers, o.read_buffers, &each);
+        let readers = if direct {
+            format!(
+                "disk: nobody reads ahead past the page cache, so that {} are under way",
+                ByteSize(UNDER_WAY as u64)
+            )
+        } else {
+            "default: the system reads ahead".to_owned()
+        };
+        let readers = self.number(|p| p.read_workers, o.read_workers, &readers);
         vec![
+            self.reads(),
+            choice("read_workers", plan.read_workers.to_string(), readers, "plan.read_workers"),
             choice("read_block", value, self.of(o.read_block.is_some(), false, changed, usual), "plan.read_block"),
             choice("read_buffers", plan.read_buffers.to_string(), buffers, "plan.read_buffers"),
         ]
+    }
+
+    fn reads(&self) -> Choice {
+        let (around, source) = (&self.request.around, ByteSize(self.plan.disk_cost.source));
+        let value = match self.plan.reads {
+            Reads::Kept => "through the page cache",
+            Reads::Forgotten => "through the page cache, which need not hold it",
+            Reads::Direct => "past the page cache, unless it lies there",
+        };
+        let because = match (self.request.overrides.direct_reads, around.free_memory) {
+            (Some(wanted), _) if wanted == (self.plan.reads == Reads::Direct) => "your key".to_owned(),
+            _ if self.plan.reads == Reads::Forgotten => {
+                "source: it would push out what is there, and its frames do not lie one after the other".to_owned()
+            }
+            _ if around.group_window.is_some() => {
+                "control group: what the page cache holds counts as this process's memory there".to_owned()
+            }
+            (_, None) => "default: how much memory is free is not known".to_owned(),
+            (_, Some(free)) if self.plan.reads == Reads::Kept => {
+                format!("free memory: {source} are no more than half of {}", ByteSize(free))
+            }
+            (_, Some(free)) => {
+                format!(
+                    "free memory: {source} are more than half of {}, and would push out what is there",
+                    ByteSize(free)
+                )
+            }
+        };
+        choice("reads", value.to_owned(), because, "plan.direct_reads")
     }
 
     fn slab(&self) -> Choice {
@@ -221,14 +260,11 @@ impl Because<'_> {
         let user = o.tile_rows.is_some() || o.tile_cols.is_some();
         let changed = (shape(plan) != shape(self.best)).then(|| shape(self.best));
         let row = request.scan.len() as u64 * 2 * request.precision.size() as u64 * request.crop.cols as u64;
-        let usual = if row > TILE_BYTES as u64 {
-            format!(
-                "default: at most {} of spectra; one detector row has {}",
-                ByteSize(TILE_BYTES as u64),
-                ByteSize(row)
-            )
+        let most = tile_bytes(request) as u64;
+        let usual = if row > most {
+            format!("default: at most {} of spectra; one detector row has {}", ByteSize(most), ByteSize(row))
         } else {
-            format!("default: at most {} of spectra, and at least 8 tiles for each worker", ByteSize(TILE_BYTES as u64))
+            format!("default: at most {} of spectra, and at least 8 tiles for each worker", ByteSize(most))
         };
         let value = format!("{} detector pixels, {} tiles", shape(plan), plan.tiles);
         let key = if plan.tile_cols < request.crop.cols { "plan.tile_cols" } else { "plan.tile_rows" };
@@ -291,6 +327,16 @@ fn large_arrays(request: &Request<'_>, plan: &Plan) -> Option<Choice> {
     wanted.then(|| choice("large_arrays", value.to_owned(), because.to_owned(), "plan.hdf5_in_place"))
 }
 
+/// How they are written there.
+fn direct_writes(request: &Request<'_>, plan: &Plan) -> Option<Choice> {
+    let value = if plan.direct { "past the page cache, where the file system can" } else { "through the page cache" };
+    let because = match request.overrides.direct_writes {
+        Some(_) => "your key",
+        None => "default: nobody reads them again soon, and they would push out what is",
+    };
+    plan.in_place.then(|| choice("direct_writes", value.to_owned(), because.to_owned(), "plan.direct_writes"))
+}
+
 /// How the HDF5 cache is stored, where there will be one.
 fn compression(request: &Request<'_>) -> Option<Choice> {
     let wanted = request.mode == Mode::Documented && request.exports.hdf5;
@@ -319,6 +365,7 @@ pub(super) fn choices(request: &Request<'_>, plan: &Plan, best: &Plan, refused: 
     all.push(choice("queue", plan.queue.to_string(), queue, "plan.queue"));
     all.extend(because.files());
     all.extend(large_arrays(request, plan));
+    all.extend(direct_writes(request, plan));
     all.extend(compression(request));
     all
 }

@@ -29,7 +29,7 @@ pub use cost::MemoryCost;
 pub use disk::{DiskCost, Exports, Folder, Folders};
 pub use explain::{BudgetFrom, Choice};
 pub use time::{StepTime, Timing};
-use ways::{Cut, Way, ways};
+use ways::{Cut, HANDS, STAGE_BYTES, Way, ways};
 
 /// What the planner needs to know.
 #[derive(Debug, Clone)]
@@ -46,6 +46,8 @@ pub struct Request<'a> {
     pub frame_bytes: usize,
     /// Frames that the source decodes together: scan rows of a slab should hold whole numbers of them.
     pub natural_frames: usize,
+    /// Whether frames lie one after the other in the file, so that they can be read past the page cache.
+    pub frames_in_line: bool,
     /// Bytes that the source itself may hold.
     pub held_bytes: u64,
     /// Whether bigFT and correlations are kept.
@@ -94,10 +96,27 @@ pub struct Around {
 }
 
 impl Request<'_> {
+    /// Whether bigFT and the correlations are written to the HDF5 cache alone.
+    fn in_place(&self) -> bool {
+        self.mode == Mode::Documented && self.exports.in_place == [true, true]
+    }
+
     /// The type of fewer bits than the source's that the sampled counts fit in.
     pub fn narrow_type(&self) -> Option<DType> {
         self.counts.and_then(|counts| counts.narrow_type(self.dtype))
     }
+}
+
+/// How the source is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reads {
+    /// Through the page cache, which keeps it for the next time.
+    Kept,
+    /// Through the page cache, which need not hold what was read.
+    Forgotten,
+    /// Past the page cache, unless it lies there already or the system cannot.
+    Direct,
 }
 
 /// How the work is cut.
@@ -111,8 +130,14 @@ pub struct Plan {
     pub mapped: bool,
     /// Bytes of a written file that may wait for the disk; `None`: as much as the system lets wait.
     pub write_window: Option<u64>,
+    /// Whether bigFT and the correlations in the HDF5 cache are written past the page cache, where the system can.
+    pub direct: bool,
     /// Worker threads.
     pub workers: usize,
+    /// How the source is read.
+    pub reads: Reads,
+    /// Threads that read the source.
+    pub read_workers: usize,
     /// Threads that crop and transpose.
     pub turn_workers: usize,
     /// Threads that transform (and correlate, in lean mode).
@@ -195,6 +220,10 @@ impl Plan {
     fn of_way(request: &Request<'_>, way: Way) -> Self {
         let o = request.overrides;
         let cut = Cut::of(request, way);
+        let reads = reads(request);
+        let read_workers = o.read_workers.unwrap_or_else(|| way.read_workers(request, cut, reads));
+        // Each block that is under way waits in a buffer.
+        let waiting = read_workers.saturating_sub(HANDS);
         // More buffers than there is to hold would only cost memory.
         let buffers = |user: Option<usize>, spare: usize, all: usize| user.unwrap_or((way.workers + spare).min(all));
         let mut plan = Self {
@@ -206,15 +235,18 @@ impl Plan {
                 access => access == Access::Map,
             },
             write_window: o.write_window.map(|window| window.0).or(request.around.group_window),
+            direct: o.direct_writes.unwrap_or(true),
             workers: way.workers,
+            reads,
+            read_workers,
             turn_workers: o.turn_workers.unwrap_or(way.workers),
             fft_workers: o.fft_workers.unwrap_or(way.workers),
             correlate_workers: o.correlate_workers.unwrap_or(way.workers),
-            in_place: request.mode == Mode::Documented && request.exports.in_place == [true, true],
+            in_place: request.in_place(),
             slab_rows: cut.slab_rows,
             slab_buffers: 0,
             read_frames: cut.read_frames,
-            read_buffers: buffers(o.read_buffers, way.spare_buffers, cut.blocks),
+            read_buffers: buffers(o.read_buffers, way.spare_buffers + waiting, cut.blocks),
             tile_rows: cut.tile_rows,
             tile_cols: cut.tile_cols,
             spectra_buffers: buffers(o.spectra_buffers, way.spare_buffers, cut.tiles),
@@ -254,6 +286,12 @@ impl Plan {
         self.in_memory && self.mapped && request.overrides.in_memory.is_none() && fits
     }
 
+    /// Bytes in which each of the two writers of an HDF5 cache that is filled in place converts numbers: those of a tile's
+    /// correlations at most.
+    pub fn stage_bytes(&self, scan: ScanShape) -> usize {
+        (self.tile_rows * self.tile_cols * scan.len() * size_of::<f64>()).clamp(1, STAGE_BYTES)
+    }
+
     /// Buffers for the sums of blocks: one for each block that is under way, or waits for an earlier one.
     pub fn sum_buffers(&self) -> usize {
         self.read_buffers + self.queue + 1
@@ -270,6 +308,20 @@ impl Plan {
     /// Tiles in one row of tiles.
     pub fn tiles_per_row(&self, crop: DetShape) -> usize {
         crop.cols.div_ceil(self.tile_cols)
+    }
+}
+
+/// A source that would push everything else out of the page cache is not read through it; in a control group, what the page
+/// cache holds of it counts as this process's memory.
+fn reads(request: &Request<'_>) -> Reads {
+    let (around, wanted) = (&request.around, request.overrides.direct_reads);
+    let source = (request.scan.len() * request.det.len() * request.dtype.size()) as u64;
+    let large = around.free_memory.is_some_and(|free| source > free / 2);
+    let forgotten = large || around.group_window.is_some() || wanted == Some(true);
+    match (forgotten, request.frames_in_line && wanted != Some(false)) {
+        (false, _) => Reads::Kept,
+        (true, false) => Reads::Forgotten,
+        (true, true) => Reads::Direct,
     }
 }
 

@@ -10,6 +10,7 @@ fn request(overrides: &PlanConfig) -> Request<'_> {
         crop: DetShape::new(64, 64),
         frame_bytes: 64 * 64 * 2,
         natural_frames: 1,
+        frames_in_line: true,
         held_bytes: 0,
         mode: Mode::Documented,
         precision: Precision::F64,
@@ -218,7 +219,7 @@ fn times_follow_from_the_rates_and_what_was_not_measured_is_named() {
     rates.cold_read = 1e8;
     let timing = Timing {
         mode: Mode::Documented,
-        positions: 0,
+        output: 0,
         samples: 1_000_000_000,
         disk_samples: 500_000_000,
         deposited: 100_000_000,
@@ -256,7 +257,7 @@ fn what_lies_in_the_hdf5_cache_takes_no_room_in_the_working_cache_and_is_not_cop
     (rates.steps.align_documented, rates.steps.align_in_place, rates.steps.export_hdf5) = (1e-9, 3e-9, 5e-9);
     let timing = Timing {
         mode: Mode::Documented,
-        positions: 0,
+        output: 0,
         samples: 1_000_000_000,
         disk_samples: 0,
         deposited: 0,
@@ -267,6 +268,67 @@ fn what_lies_in_the_hdf5_cache_takes_no_room_in_the_working_cache_and_is_not_cop
     let total = |plan: &Plan| timing.of(plan, &rates).0.iter().map(|s| s.seconds).sum::<f64>();
     let ratio = 2.0 / placed.workers as f64;
     assert!((total(&copied) - (ratio + 5.0)).abs() < 1e-9 && (total(&placed) - 3.0 * ratio).abs() < 1e-9);
+}
+
+#[test]
+fn a_source_that_would_push_others_out_is_read_past_the_page_cache() {
+    let none = PlanConfig::default();
+    let of = |free: Option<u64>, group: Option<u64>, memory: u64, overrides: &PlanConfig| {
+        let around = Around { free_memory: free, group_window: group, ..Around::default() };
+        let plan = Plan::make(&Request { memory, around, ..request(overrides) }).expect("fits");
+        let because = explained(&plan, "reads").because.clone();
+        (plan, because)
+    };
+    let (gib, source) = (1 << 30, 512 << 20);
+    for (free, group, reads, limit) in [
+        (Some(2 * source), None, Reads::Kept, "free memory: 512 MiB are no more"),
+        (Some(2 * source - 1), None, Reads::Direct, "free memory: 512 MiB are more"),
+        (None, Some(1 << 20), Reads::Direct, "control group"),
+        (None, None, Reads::Kept, "default: how much memory is free is not known"),
+    ] {
+        let (plan, because) = of(free, group, gib, &none);
+        assert_eq!(plan.reads, reads, "{free:?} {group:?}");
+        assert!(because.starts_with(limit), "{because}");
+    }
+    // As much under way as a sixteenth of the budget allows, with a buffer for each block of it and for each worker.
+    let readers = |memory: u64| {
+        let (plan, _) = of(Some(source), None, memory, &none);
+        (plan.read_workers, plan.read_buffers - plan.read_workers)
+    };
+    assert_eq!([readers(4 * gib), readers(512 << 20)], [(8, 2), (4, 2)]);
+    assert_eq!(readers(100 << 20).0, 2, "a tight budget has other uses");
+    let (plan, _) = of(Some(8 * source), None, gib, &none);
+    assert_eq!((plan.read_workers, plan.read_buffers), (2, 4));
+    // Keys.
+    let direct = |direct_reads| PlanConfig { direct_reads, read_workers: Some(5), ..PlanConfig::default() };
+    let (plan, because) = of(Some(8 * source), None, gib, &direct(Some(true)));
+    assert_eq!((plan.reads, plan.read_workers, because.as_str()), (Reads::Direct, 5, "your key"));
+    assert_eq!(of(Some(source), None, gib, &direct(Some(false))).0.reads, Reads::Forgotten);
+    assert_eq!(of(Some(8 * source), None, gib, &direct(Some(false))).0.reads, Reads::Kept);
+    // Chunks lie anywhere, and reading them is work for the processor.
+    let around = Around { free_memory: Some(source), ..Around::default() };
+    let chunked = Plan::make(&Request { frames_in_line: false, around, ..request(&none) }).expect("fits");
+    assert_eq!((chunked.reads, chunked.read_workers, chunked.read_buffers), (Reads::Forgotten, 2, 4));
+    assert!(explained(&chunked, "reads").because.starts_with("source: "));
+}
+
+#[test]
+fn tiles_of_an_hdf5_cache_that_is_filled_in_place_are_small() {
+    let none = PlanConfig::default();
+    let plan = |in_place| {
+        let exports = Exports { hdf5: true, in_place, ..Exports::default() };
+        Plan::make(&Request { mode: Mode::Documented, exports, memory: 1 << 32, ..request(&none) }).expect("fits")
+    };
+    let bytes = |plan: &Plan| plan.tile_rows * plan.tile_cols * 65536 * 16;
+    let (copied, placed) = (plan([false; 2]), plan([true; 2]));
+    assert_eq!([bytes(&copied), bytes(&placed)], [32 << 20, 8 << 20]);
+    let less = copied.memory_cost.alignment - placed.memory_cost.alignment;
+    assert!(less > 100 << 20, "{less}");
+    let scan = ScanShape::new(256, 256);
+    assert_eq!(placed.stage_bytes(scan), 4 << 20);
+    let tight = PlanConfig { tile_rows: Some(1), tile_cols: Some(2), ..PlanConfig::default() };
+    let tiny = Plan::make(&Request { scan: ScanShape::new(16, 16), ..request(&tight) }).expect("fits");
+    assert_eq!(tiny.stage_bytes(ScanShape::new(16, 16)), 2 * 256 * 8, "no more than a tile's correlations");
 }
 
 #[test]

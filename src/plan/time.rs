@@ -20,8 +20,8 @@ pub struct StepTime {
 pub struct Timing {
     /// Whether bigFT and correlations are kept.
     pub mode: Mode,
-    /// Scan positions.
-    pub positions: u64,
+    /// Pixels of all upscaled images that are made.
+    pub output: u64,
     /// Samples of the crop.
     pub samples: u64,
     /// Samples inside the disk.
@@ -70,7 +70,8 @@ impl Timing {
         if plan.disk_cost.hdf5 > 0 && !plan.in_place {
             all.push(("HDF5 cache", per(s.export_hdf5, self.samples)));
         }
-        all.push(("results", s.finish + s.finish_position * self.positions as f64));
+        let finish = if self.parametric { s.finish } else { s.finish_classic };
+        all.push(("results", finish.seconds(self.output as f64)));
         let missing = all.iter().filter(|(_, seconds)| *seconds <= 0.0).map(|(step, _)| *step).collect();
         let known = all.into_iter().filter(|(_, seconds)| *seconds > 0.0);
         (known.map(|(step, seconds)| StepTime { step, seconds }).collect(), missing)

@@ -1,13 +1,20 @@
 //! Ways of working from comfortable to frugal, and the shapes of slabs and tiles that follow from them.
 
-use crate::plan::Request;
+use crate::plan::{Reads, Request};
 
 /// Read this much at once unless told otherwise: enough for the disk's full speed, little enough for the cache.
 pub(super) const READ_BLOCK: usize = 8 << 20;
 /// What a slab on disk should hold of one detector pixel: a disk reads pieces of this length at nearly its full speed.
 pub(super) const LINE_BYTES: usize = 64 << 10;
-/// A tile's spectra should not be larger than this: chunk files that copy and sync in well under a second.
-pub(super) const TILE_BYTES: usize = 32 << 20;
+/// A tile's spectra should not be larger than this where a tile is a chunk file: they copy and sync in well under a second…
+const CHUNK_BYTES: usize = 32 << 20;
+/// …and than this where nothing depends on it: buffers are then filled and written in turns, and are soon full for the
+/// first time, which costs more than filling them again.
+const PLACED_BYTES: usize = 8 << 20;
+
+/// Numbers that are written to places in an HDF5 cache are converted in pieces of this length at most: long enough for the
+/// full speed of a disk, also where two arrays are written in turns.
+pub(super) const STAGE_BYTES: usize = 4 << 20;
 
 /// One way of working, from comfortable to frugal.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +28,29 @@ pub(super) struct Way {
     pub(super) slab_bytes: usize,
 }
 
+/// Threads that read where the system reads ahead: one waits for it while the other copies.
+pub(super) const HANDS: usize = 2;
+/// Nobody reads ahead of those that read past the page cache, and some disks are fast only with this much under way…
+pub(super) const UNDER_WAY: usize = 64 << 20;
+/// …which may take this part of the budget.
+const UNDER_WAY_SHARE: u64 = 16;
+
+impl Way {
+    /// Threads that read the source.
+    pub(super) fn read_workers(&self, request: &Request<'_>, cut: Cut, reads: Reads) -> usize {
+        if reads != Reads::Direct || self.spare_buffers < 2 {
+            return HANDS;
+        }
+        let bytes = UNDER_WAY.min((request.memory / UNDER_WAY_SHARE) as usize);
+        (bytes / (cut.read_frames * request.frame_bytes).max(1)).clamp(HANDS, UNDER_WAY / READ_BLOCK)
+    }
+}
+
+/// What a tile's spectra should take at most.
+pub(super) fn tile_bytes(request: &Request<'_>) -> usize {
+    if request.in_place() { PLACED_BYTES } else { CHUNK_BYTES }
+}
+
 /// Ways of working, best first.
 pub(super) fn ways(request: &Request<'_>) -> Vec<Way> {
     let mut ways = Vec::new();
@@ -31,7 +61,7 @@ pub(super) fn ways(request: &Request<'_>) -> Vec<Way> {
         let mut workers = request.workers.max(1);
         loop {
             for (spare_buffers, shrink) in [(2, 1), (1, 1), (1, 4), (1, 16), (0, 1 << 20)] {
-                let (read_block, tile_bytes) = (READ_BLOCK / shrink, TILE_BYTES / shrink);
+                let (read_block, tile_bytes) = (READ_BLOCK / shrink, tile_bytes(request) / shrink);
                 let slab_bytes = if in_memory { 0 } else { (request.memory / slab_share(request)) as usize / shrink };
                 ways.push(Way { in_memory, workers, spare_buffers, read_block, tile_bytes, slab_bytes });
             }

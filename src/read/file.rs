@@ -3,14 +3,16 @@
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Advice, fadvise};
 
 use crate::error::{Error, Result};
-use crate::memory::ByteSize;
+use crate::memory::{BLOCK, ByteSize, READ_SLACK};
 
 /// An open data file and its length at the time of opening.
 #[derive(Debug)]
@@ -20,6 +22,9 @@ pub(super) struct DataFile {
     state: FileState,
     /// Whether the page cache need not keep what was read.
     forget: AtomicBool,
+    /// The same file, past the page cache: opened for a pass over a file that does not lie there.
+    past: OnceLock<Option<File>>,
+    refused: AtomicBool,
 }
 
 /// Shorter reads, of headers, leave their pages where they are.
@@ -30,7 +35,14 @@ impl DataFile {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| unreadable(path, &e))?;
         let state = FileState::of(&file.metadata().map_err(|e| unreadable(path, &e))?);
-        Ok(Self { file, path: path.to_owned(), state, forget: AtomicBool::new(false) })
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            state,
+            forget: AtomicBool::new(false),
+            past: OnceLock::new(),
+            refused: AtomicBool::new(false),
+        })
     }
 
     /// The file's path.
@@ -48,16 +60,58 @@ impl DataFile {
         self.state
     }
 
-    /// Says that the file is now read once from front to back, and whether its pages may leave the page cache as soon as
-    /// they were read. Both are hints: a system that does not know them reads all the same.
-    pub(super) fn begin_pass(&self, forget: bool) {
+    /// Says that the file is now read once from front to back, whether the page cache need not hold it, and whether it is to be
+    /// read past that, unless it lies there already or the system cannot. All hints: the bytes are the same.
+    pub(super) fn begin_pass(&self, forget: bool, direct: bool) {
         self.forget.store(forget, Ordering::Relaxed);
+        if direct {
+            self.past.get_or_init(|| if self.is_cached() { None } else { open_past(&self.path) });
+        }
         let _ = fadvise(&self.file, 0, None, Advice::Sequential);
     }
 
     /// Asks the system to fetch the bytes `[offset, offset + len)` in the background.
     pub(super) fn will_read(&self, offset: u64, len: u64) {
-        let _ = fadvise(&self.file, offset, NonZeroU64::new(len), Advice::WillNeed);
+        if self.past().is_none() {
+            let _ = fadvise(&self.file, offset, NonZeroU64::new(len), Advice::WillNeed);
+        }
+    }
+
+    fn past(&self) -> Option<&File> {
+        self.past.get().filter(|_| !self.refused.load(Ordering::Relaxed))?.as_ref()
+    }
+
+    /// Reads `count` bytes from byte `offset` on to where it suits in `buffer`, and says where: past the page cache in a
+    /// pass that goes that way, if the buffer is longer by [`READ_SLACK`] than what is read.
+    pub(super) fn read_in_pass(&self, offset: u64, count: usize, buffer: &mut [u8]) -> Result<Range<usize>> {
+        if let Some(past) = self.past().filter(|_| buffer.len() >= count + READ_SLACK) {
+            match read_blocks(past, offset, count, buffer) {
+                Ok(Some(range)) => return Ok(range),
+                // The file has become shorter: the usual way says so.
+                Ok(None) => {}
+                Err(_) => self.refused.store(true, Ordering::Relaxed),
+            }
+        }
+        self.read_at(offset, &mut buffer[..count])?;
+        Ok(0..count)
+    }
+
+    /// Whether most of the file lies in the page cache, by spots that are read only if they do.
+    #[cfg(target_os = "linux")]
+    fn is_cached(&self) -> bool {
+        use rustix::io::{ReadWriteFlags, preadv2};
+        const SPOTS: u64 = 32;
+        let spot = |i: u64| self.state.len / SPOTS * i + self.state.len / (2 * SPOTS);
+        let lies_there = |at: u64| {
+            let mut byte = [0];
+            preadv2(&self.file, &mut [io::IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT).is_ok()
+        };
+        2 * (0..SPOTS).filter(|i| lies_there(spot(*i))).count() as u64 >= SPOTS
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn is_cached(&self) -> bool {
+        true
     }
 
     /// Fills `buffer` from byte `offset` on.
@@ -89,6 +143,36 @@ impl DataFile {
         self.read_at(offset, &mut bytes)?;
         Ok(bytes)
     }
+}
+
+/// Reads the blocks around `[offset, offset + count)` to the first block of `buffer`'s memory: where in it these bytes are;
+/// `None` when the file ends before.
+fn read_blocks(past: &File, offset: u64, count: usize, buffer: &mut [u8]) -> io::Result<Option<Range<usize>>> {
+    let begin = buffer.as_ptr().align_offset(BLOCK);
+    let before = (offset % BLOCK as u64) as usize;
+    let area = &mut buffer[begin..begin + (before + count).next_multiple_of(BLOCK)];
+    let mut filled = 0;
+    while filled < before + count {
+        match past.read_at(&mut area[filled..], offset - before as u64 + filled as u64) {
+            Ok(0) => return Ok(None),
+            Ok(read) => filled += read,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(Some(begin + before..begin + before + count))
+}
+
+#[cfg(target_os = "linux")]
+fn open_past(path: &Path) -> Option<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+    File::options().read(true).custom_flags(flags).open(path).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_past(_: &Path) -> Option<File> {
+    None
 }
 
 /// What tells that a file is still the one that was opened, and as it was then.
@@ -159,4 +243,84 @@ pub(super) fn too_short(path: &Path, need: u64, have: u64, what: &str) -> Error 
         format!("{have} bytes: {} missing", ByteSize(need.saturating_sub(have))),
     )
     .with_hint("the file is cut short: copy it again from where it was recorded")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("file");
+        file.as_file().write_all_at(bytes, 0).expect("written");
+        file.as_file().sync_all().expect("synced");
+        file
+    }
+
+    fn bytes(len: usize) -> Vec<u8> {
+        (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
+    }
+
+    /// What is read past the page cache, whether or not the file lies there.
+    fn past(path: &Path) -> DataFile {
+        let file = DataFile::open(path).expect("open");
+        file.begin_pass(true, false);
+        let _ = file.past.set(open_past(path));
+        file
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn past_the_page_cache_and_through_it_the_bytes_are_the_same(
+            len in 1usize..40_000, from in 0.0f64..1.0, part in 0.0f64..1.0, skip in 0usize..BLOCK
+        ) {
+            let expected = bytes(len);
+            let file = file(&expected);
+            let data = past(file.path());
+            let offset = ((len - 1) as f64 * from) as usize;
+            let count = 1 + ((len - offset - 1) as f64 * part) as usize;
+            // A buffer that begins anywhere in a block, with the slack and without.
+            for slack in [READ_SLACK, READ_SLACK - 1, 0] {
+                let mut buffer = vec![0; skip + count + slack];
+                let range = data.read_in_pass(offset as u64, count, &mut buffer[skip..]).expect("read");
+                prop_assert_eq!(&buffer[skip..][range], &expected[offset..offset + count], "slack {}", slack);
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_ends_early_is_an_error_either_way() {
+        let file = file(&bytes(10_000));
+        for data in [past(file.path()), DataFile::open(file.path()).expect("open")] {
+            for (offset, count) in [(9_000, 1_001), (0, 10_001), (20_480, 1)] {
+                let error = data.read_in_pass(offset, count, &mut vec![0; count + READ_SLACK]).expect_err("too much");
+                assert_eq!(error.exit_code(), 3);
+                assert!(error.to_string().contains("10000 bytes"), "{error}");
+            }
+            let mut buffer = vec![0; 10_000 + READ_SLACK];
+            assert!(data.read_in_pass(0, 10_000, &mut buffer).is_ok(), "and what is there can still be read");
+        }
+    }
+
+    #[test]
+    fn what_lies_in_the_page_cache_is_read_from_there() {
+        let file = file(&bytes(1 << 20));
+        let data = DataFile::open(file.path()).expect("open");
+        assert!(data.is_cached(), "it was written a moment ago");
+        data.begin_pass(true, true);
+        assert!(data.past().is_none());
+        // Now let it go, where the system does that when it is asked.
+        let _ = fadvise(file.as_file(), 0, None, Advice::DontNeed);
+        let again = DataFile::open(file.path()).expect("open");
+        if !again.is_cached() {
+            again.begin_pass(true, true);
+            assert_eq!(again.past().is_some(), open_past(file.path()).is_some());
+            again.refused.store(true, Ordering::Relaxed);
+            assert!(again.past().is_none(), "a system that refused is not asked again");
+        }
+        let kept = DataFile::open(file.path()).expect("open");
+        kept.begin_pass(false, false);
+        assert!(kept.past().is_none());
+    }
 }

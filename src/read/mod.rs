@@ -101,10 +101,16 @@ pub trait FrameSource: Send + Sync {
         0
     }
 
-    /// Says that all frames are now read once, in order. With `forget`, their pages may leave the page cache as soon as
-    /// they were read: for files that would push everything else out. Only hints; the frames are the same.
-    fn begin_pass(&self, forget: bool) {
-        let _ = forget;
+    /// Whether the frames lie one after the other in the file, so that blocks of them can be read past the page cache.
+    fn frames_in_line(&self) -> bool {
+        false
+    }
+
+    /// Says that all frames are now read once, in order. With `forget`, the page cache need not hold them: for files that
+    /// would push everything else out; with `direct`, blocks are read past it if they do not lie there already. Only hints;
+    /// the frames are the same.
+    fn begin_pass(&self, forget: bool, direct: bool) {
+        let _ = (forget, direct);
     }
 
     /// Says that frames `[first, first + count)` are read soon, so that the system can fetch them in the background.
@@ -118,7 +124,8 @@ pub trait FrameSource: Send + Sync {
     /// [`Input`](crate::error::ErrorKind::Input) when its size, its time of change or the file itself is another one.
     fn check_unchanged(&self) -> Result<()>;
 
-    /// Reads frames `[first, first + count)` (scan order) into `buffer`, as they lie in the file.
+    /// Reads frames `[first, first + count)` (scan order) into `buffer`, as they lie in the file. A buffer that is longer by
+    /// [`READ_SLACK`](crate::memory::READ_SLACK) can be read past the page cache.
     ///
     /// # Errors
     /// [`Input`](crate::error::ErrorKind::Input) when the file is shorter than its headers say or a frame is damaged.

@@ -59,8 +59,12 @@ impl FrameSource for StridedSource {
         frames * self.stride()
     }
 
-    fn begin_pass(&self, forget: bool) {
-        self.file.begin_pass(forget);
+    fn frames_in_line(&self) -> bool {
+        true
+    }
+
+    fn begin_pass(&self, forget: bool, direct: bool) {
+        self.file.begin_pass(forget, direct);
     }
 
     fn will_read(&self, first: usize, count: usize) {
@@ -75,8 +79,8 @@ impl FrameSource for StridedSource {
     fn read_block<'b>(&self, first: usize, count: usize, buffer: &'b mut [u8]) -> Result<FrameBlock<'b>> {
         assert!(first + count <= self.info.scan.len(), "frames {first}..{} out of range", first + count);
         let stride = self.stride();
-        let bytes = &mut buffer[..count * stride];
-        self.file.read_at(self.start + first as u64 * stride as u64, bytes)?;
+        let range = self.file.read_in_pass(self.start + first as u64 * stride as u64, count * stride, buffer)?;
+        let bytes = &buffer[range];
         self.check_marks(first, bytes)?;
         Ok(FrameBlock {
             bytes,

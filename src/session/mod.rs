@@ -298,7 +298,7 @@ impl<'a> Session<'a> {
         if let Some(advice) = network_advice(&self.cache_path(), &plan) {
             self.progress.note(&advice);
         }
-        self.cache().set_io(Io { map: plan.mapped, window: plan.write_window });
+        self.cache().set_io(Io { map: plan.mapped, window: plan.write_window, direct: plan.direct });
         let workers = Workers::new(plan.workers)?;
         let scan = self.cache().manifest().scan;
         let ctx = RunContext {

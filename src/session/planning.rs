@@ -108,6 +108,7 @@ pub(super) fn request<'c>(
         crop: disk.crop.shape(),
         frame_bytes: source.map_or(1, |source| source.block_bytes(1)),
         natural_frames: source.map_or(1, FrameSource::natural_frames),
+        frames_in_line: source.is_some_and(FrameSource::frames_in_line),
         held_bytes: source.map_or(0, FrameSource::held_bytes) as u64,
         mode: config.run.mode,
         precision: config.run.precision,
@@ -187,7 +188,7 @@ pub(super) fn timing(config: &Config, disk: &BrightDisk, request: &Request<'_>) 
     let side = |n: usize| n.min(2 * config.reconstruct.detector_radius + 1) as u64;
     Timing {
         mode: request.mode,
-        positions: scan,
+        output: scan * (request.images * request.upscale * request.upscale) as u64,
         samples: scan * request.crop.len() as u64,
         disk_samples: scan * in_disk,
         deposited: scan * in_disk.min(side(request.crop.rows) * side(request.crop.cols)),

@@ -1,7 +1,7 @@
 //! The corner turn: frames in, images out. The source is read once, in file order.
 //!
 //! ```text
-//! cut ──► read × 2 ──► turn × workers ──► collect ──► write stack × 2 ──► keep
+//! cut ──► read × readers ──► turn × workers ──► collect ──► write stack × 2 ──► keep
 //! ```
 //!
 //! `cut` names the blocks of frames and has the system fetch them ahead; `read` reads them; `turn` crops and transposes
@@ -32,8 +32,9 @@ use crate::cache::Step;
 use crate::config::NanPolicy;
 use crate::error::{Error, Result};
 use crate::kernel::transpose::Sum;
-use crate::memory::{self, Charge};
+use crate::memory::{Charge, READ_SLACK};
 use crate::pipeline::{AlignedBytes, Graph, Pool};
+use crate::plan::Reads;
 use crate::read::FrameSource;
 use crate::steps::bad_pixels::{MAP, look_for_bad_pixels, squares_of_stack};
 use crate::steps::context::RunContext;
@@ -152,7 +153,7 @@ fn open_stack(ctx: &RunContext<'_>, disk: &BrightDisk) -> Result<CroppedStack> {
 
 type Slabs = (Vec<Arc<AlignedBytes>>, Option<Charge>);
 
-/// Readers and writers: one waits for the system while the other copies.
+/// Writers: one waits for the system while the other copies.
 const HANDS: usize = 2;
 
 fn run_graph(
@@ -164,7 +165,8 @@ fn run_graph(
 ) -> Result<Option<Slabs>> {
     let plan = ctx.plan;
     let part_bytes = geometry.crop.shape().len() * plan.read_frames * geometry.stored.size();
-    let raw = Pool::new(ctx.budget, "reading frames", plan.read_buffers, source.block_bytes(plan.read_frames))?;
+    let raw_bytes = source.block_bytes(plan.read_frames) + READ_SLACK;
+    let raw = Pool::new(ctx.budget, "reading frames", plan.read_buffers, raw_bytes)?;
     let sum_bytes = Totals::len(&geometry) * size_of::<Sum>();
     // A block's sums live on while it waits for an earlier one.
     let sums = Pool::new(ctx.budget, "sums over frames", plan.sum_buffers(), sum_bytes)?;
@@ -174,13 +176,13 @@ fn run_graph(
     let (maker, charge) = slab_maker(ctx, geometry)?;
     let mut kept: Vec<Option<Arc<AlignedBytes>>> = vec![None; geometry.slabs];
     let misfit = AtomicBool::new(false);
-    source.begin_pass(pushes_others_out(ctx));
+    source.begin_pass(plan.reads != Reads::Kept, plan.reads == Reads::Direct);
 
     ctx.progress.begin("corner turn", (geometry.scan.len() * geometry.frame_bytes()) as u64);
     let mut graph = Graph::new("corner turn", ctx.cancel);
     // A block that waits to be read holds a buffer in vain: one is enough.
     let jobs = graph.source("cut", 1, Cut { source, geometry, frames: plan.read_frames, raw, sums });
-    let raw_blocks = graph.stage("read", HANDS, plan.queue, jobs, || Read { source, geometry });
+    let raw_blocks = graph.stage("read", plan.read_workers, plan.queue, jobs, || Read { source, geometry });
     let turned = graph.stage("turn", plan.turn_workers, plan.queue, raw_blocks, || Turn {
         geometry,
         slabs: maker.clone(),
@@ -221,12 +223,6 @@ fn slab_maker(ctx: &RunContext<'_>, geometry: Geometry) -> Result<(SlabMaker, Op
     }
     let pool = Pool::new(ctx.budget, "slabs of the stack", plan.slab_buffers, geometry.slab_bytes())?;
     Ok((SlabMaker::Written(pool), None))
-}
-
-/// Whether the source's pages would push everything else out of the page cache.
-fn pushes_others_out(ctx: &RunContext<'_>) -> bool {
-    let free = memory::available();
-    free.from_cgroup || ctx.plan.disk_cost.source > free.bytes / 2
 }
 
 fn check_samples(ctx: &RunContext<'_>, source: &dyn FrameSource, totals: &Totals) -> Result<()> {

@@ -6,6 +6,7 @@ use crate::axes::DetShape;
 use crate::cache::Step;
 use crate::error::{Error, Result};
 use crate::kernel::real::Real;
+use crate::memory::Charge;
 use crate::steps::context::RunContext;
 use crate::steps::tile::Tile;
 use crate::store::{ArraySpec, ChunkedArray, Group, Io, PlacedArray};
@@ -22,21 +23,29 @@ pub(super) struct Large {
 #[derive(Debug)]
 enum Home {
     Chunks(ChunkedArray),
-    Placed(PlacedArray),
+    Placed {
+        array: PlacedArray,
+        /// For the memory in which its writer converts numbers.
+        _charge: Option<Charge>,
+    },
 }
 
 impl Large {
     /// Opens the array of `step` when tiles in it are relied on, else makes it anew where it is to lie.
     ///
     /// # Errors
-    /// [`Io`](crate::error::ErrorKind::Io), [`Cache`](crate::error::ErrorKind::Cache).
+    /// [`Io`](crate::error::ErrorKind::Io), [`Cache`](crate::error::ErrorKind::Cache),
+    /// [`Memory`](crate::error::ErrorKind::Memory).
     pub(super) fn open<T: Real>(ctx: &RunContext<'_>, step: Step, spec: ArraySpec, relied_on: bool) -> Result<Self> {
         let (crop, reals) = (ctx.crop.shape(), ctx.scan.len() * spec.stored.size() / size_of::<T>());
         let cache = ctx.cache();
         let home = match cache.manifest().placed.get(&step) {
             Some(placed) => {
-                let io = Io { map: ctx.plan.mapped, window: ctx.plan.write_window };
-                Home::Placed(placed.open(cache.path(), io)?.holding(crop.len(), reals)?)
+                let io = Io { map: ctx.plan.mapped, window: ctx.plan.write_window, direct: ctx.plan.direct };
+                let array = placed.open(cache.path(), io)?.holding(crop.len(), reals)?;
+                let (stage, writes) = (ctx.plan.stage_bytes(ctx.scan), placed.is_unfinished());
+                let charge = writes.then(|| ctx.budget.charge(stage as u64, "writing a tile")).transpose()?;
+                Home::Placed { array: array.staged(stage), _charge: charge }
             }
             None => Home::Chunks(tile_array(cache.group(), spec, relied_on)?),
         };
@@ -54,9 +63,9 @@ impl Large {
             Home::Chunks(array) => {
                 array.write_chunk(&[0, 0, tile.chunk[0], tile.chunk[1]], bytemuck::cast_slice(numbers))
             }
-            Home::Placed(array) => {
-                for (pixel, slot) in tile.places(self.crop) {
-                    array.write(pixel, &numbers[slot * self.reals..(slot + 1) * self.reals], T::widen)?;
+            Home::Placed { array, .. } => {
+                for (pixel, slot, pixels) in tile.runs(self.crop) {
+                    array.write(pixel, &numbers[slot * self.reals..(slot + pixels) * self.reals], T::widen)?;
                 }
                 Ok(array.path().to_owned())
             }
@@ -75,7 +84,7 @@ impl Large {
                 numbers[..stored.len()].copy_from_slice(stored);
                 Ok(())
             }
-            Home::Placed(array) => tile.places(self.crop).try_for_each(|(pixel, slot)| {
+            Home::Placed { array, .. } => tile.places(self.crop).try_for_each(|(pixel, slot)| {
                 array.read(pixel, &mut numbers[slot * self.reals..(slot + 1) * self.reals], T::round_from)
             }),
         }

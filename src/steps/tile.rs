@@ -69,6 +69,14 @@ impl Tile {
         })
     }
 
+    /// The same in as few runs as possible, in which both numbers go up by one: where they begin, and detector pixels.
+    pub(super) fn runs(self, crop: DetShape) -> impl Iterator<Item = (usize, usize, usize)> {
+        let (width, rows) = (self.col1 - self.col0, self.row1 - self.row0);
+        let whole = width == crop.cols && width == self.chunk_cols;
+        let (runs, pixels) = if whole { (1, rows * width) } else { (rows, width) };
+        (0..runs).map(move |run| ((self.row0 + run) * crop.cols + self.col0, run * self.chunk_cols, pixels))
+    }
+
     /// The pairs, in order.
     pub(super) fn pairs(self, crop: DetShape) -> impl Iterator<Item = Pair> {
         (self.row0..self.row1).flat_map(move |row| {
@@ -101,6 +109,7 @@ mod tests {
                 crop,
                 frame_bytes: 70,
                 natural_frames: 1,
+                frames_in_line: true,
                 held_bytes: 0,
                 mode: Mode::Lean,
                 precision: Precision::F32,
@@ -125,6 +134,8 @@ mod tests {
                     [(p.pixel, p.slot), (p.pixel + 1, p.slot + 1)].into_iter().take(1 + usize::from(p.both))
                 });
                 assert!(tile.places(crop).eq(of_pairs), "pixels one by one are those of the pairs");
+                let of_runs = tile.runs(crop).flat_map(|(pixel, slot, n)| (0..n).map(move |i| (pixel + i, slot + i)));
+                assert!(tile.places(crop).eq(of_runs), "and of the runs");
             }
             pairs.sort_unstable();
             assert_eq!(pairs.iter().map(|p| 1 + usize::from(p.1)).sum::<usize>(), crop.len());

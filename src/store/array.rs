@@ -74,12 +74,17 @@ pub struct Io {
     pub map: bool,
     /// Bytes of a file that may wait for the disk; `None`: as much as the system lets wait.
     pub window: Option<u64>,
+    /// Whether large arrays outside of the cache are written past the page cache, where the system can.
+    pub direct: bool,
 }
 
 impl Io {
+    /// To look at what is there.
+    pub const LOOK: Self = Self { map: false, window: None, direct: false };
+
     /// What suits a folder: maps on local file systems, and a window in a memory control group.
     pub fn of(folder: &Path) -> Self {
-        Self { map: !is_network(folder), window: write_window() }
+        Self { map: !is_network(folder), window: write_window(), direct: true }
     }
 }
 

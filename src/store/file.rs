@@ -79,14 +79,6 @@ pub fn write_out_path(path: &Path) -> Result<()> {
     File::open(path).and_then(|file| write_out(&file)).map_err(|e| Error::io(path, "flush to disk", e))
 }
 
-/// As [`write_out_path`], with the pages kept.
-///
-/// # Errors
-/// [`Io`](crate::error::ErrorKind::Io).
-pub fn sync_path(path: &Path) -> Result<()> {
-    File::open(path).and_then(|file| file.sync_data()).map_err(|e| Error::io(path, "flush to disk", e))
-}
-
 /// Waits until a chunk's data and the folders that it was put into are on disk.
 ///
 /// # Errors

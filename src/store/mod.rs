@@ -9,6 +9,7 @@
 mod array;
 mod chunk_bytes;
 mod chunk_source;
+mod direct;
 mod file;
 mod mmap;
 mod placed;
@@ -20,11 +21,11 @@ pub use chunk_bytes::ChunkBytes;
 pub use chunk_source::ChunkSource;
 pub use file::{
     atomic_write, create_folder, device, disk_usage, free_disk, is_network, local_scratch, network_kind, remove_file,
-    remove_folder, sync_chunk, sync_path, write_out_path,
+    remove_folder, sync_chunk, write_out_path,
 };
 pub use placed::{Place, PlacedArray};
 pub use rates::{rates_path, read_rates, write_rates};
-pub use speed::{drop_pages, time_reading, time_writing};
+pub use speed::{ColdRead, drop_pages, time_reading, time_writing};
 
 #[cfg(target_endian = "big")]
 compile_error!("chunk files are little-endian and mapped as they are: this needs a little-endian machine");

@@ -70,7 +70,9 @@ impl ParallelMib {
         let blocks = graph.source("cut", workers, Cut { total: self.layout.scan.len(), frames });
         let layout = self.layout;
         let made = graph.stage("draw", workers, SPARE, blocks, || Draw { layout, pool: pool.clone(), fill });
-        let window = memory::write_window();
+        // What would push everything else out of the page cache goes to the disk at once, and leaves no pages behind.
+        let large = self.layout.total_bytes() > memory::available().bytes / 2;
+        let window = memory::write_window().or(large.then_some(WINDOW));
         graph.sink("write", made, Write { target: &self, progress, window, waiting: 0 });
         let report = graph.run()?;
         super::publish_both(&self.layout, &mut self.data, &self.sidecar)?;
@@ -88,6 +90,8 @@ impl ParallelMib {
     }
 }
 
+/// Bytes that may wait for the disk when a scan is larger than half of the free memory.
+const WINDOW: u64 = 256 << 20;
 /// Blocks that may be ready or on their way to the disk while all workers make further ones.
 const SPARE: usize = 3;
 

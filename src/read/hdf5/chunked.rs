@@ -119,8 +119,8 @@ impl FrameSource for ChunkedSource {
         self.cache.limit
     }
 
-    fn begin_pass(&self, forget: bool) {
-        self.file.begin_pass(forget);
+    fn begin_pass(&self, forget: bool, _: bool) {
+        self.file.begin_pass(forget, false);
     }
 
     fn check_unchanged(&self) -> Result<()> {

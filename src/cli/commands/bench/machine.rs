@@ -19,6 +19,8 @@ use crate::store;
 
 /// Bytes of the file that measures the disk, at most.
 const LARGEST_FILE: u64 = 1 << 30;
+/// Threads that read the file.
+const READERS: usize = 8;
 /// Bytes that are copied at once: more than any processor's cache.
 const COPY: usize = 64 << 20;
 /// Seconds for which transforms run on one thread.
@@ -39,9 +41,7 @@ pub(super) fn measure(
     let file = folder.join("disk_speed.bin");
     let (seconds, bytes) = store::time_writing(&file, size.min(LARGEST_FILE), cancel)?;
     rates.write = bytes as f64 / seconds;
-    store::drop_pages(&file)?;
-    let (seconds, bytes) = store::time_reading(&file, u64::MAX, cancel)?;
-    rates.cold_read = bytes as f64 / seconds;
+    rates.cold_read = cold_read(&file, cancel)?;
     rates.warm_read = best(|| {
         let (seconds, bytes) = store::time_reading(&file, u64::MAX, cancel)?;
         Ok(bytes as f64 / seconds)
@@ -59,6 +59,15 @@ pub(super) fn measure(
     (rates.fft_256_one, rates.fft_256_all) = fft(256, seconds, workers, cancel)?;
     (rates.fft_512_one, rates.fft_512_all) = fft(512, seconds, workers, cancel)?;
     Ok(())
+}
+
+/// Bytes/s of a file that is not in memory, read by as many threads as a run has for a source that is larger than memory.
+fn cold_read(file: &Path, cancel: &CancelToken) -> Result<f64> {
+    let (reading, workers) = (store::ColdRead::open(file)?, Workers::new(READERS)?);
+    let start = Instant::now();
+    let read = || (0..READERS).into_par_iter().map(|_| reading.take_part(cancel)).sum::<Result<u64>>();
+    let bytes = workers.install(read)?;
+    Ok(bytes as f64 / start.elapsed().as_secs_f64())
 }
 
 fn best(mut measure: impl FnMut() -> Result<f64>) -> Result<f64> {

@@ -14,7 +14,7 @@ use crate::cli::progress::Bars;
 use crate::cli::report::Talk;
 use crate::config::{Config, Merge, Mode};
 use crate::error::{Error, Result};
-use crate::machine::{MachineRates, StepRates};
+use crate::machine::{FinishRates, MachineRates, StepRates};
 use crate::pipeline::GraphReport;
 use crate::progress::CancelToken;
 use crate::session::{self, Results, Session};
@@ -41,6 +41,8 @@ pub(super) struct Outcome {
     pub(super) crop: DetShape,
     /// Detector pixels inside the disk, `π r²`.
     pub(super) disk_pixels: f64,
+    /// Pixels of all upscaled images.
+    pub(super) output: f64,
     pub(super) workers: usize,
     pub(super) seconds: f64,
     pub(super) peak_memory: u64,
@@ -92,6 +94,8 @@ pub(super) fn measure(
     store::remove_folder(&folder)?;
     let shape = (info.scan, info.det, info.dtype);
     let (crop, radius) = (results.disk.crop.shape(), results.disk.radius);
+    let pixels = info.scan.len() * results.upscale() * results.upscale();
+    let output = (pixels * steps::images_made(&results.config, &results.disk)) as f64;
     let stack_bytes = (crop.len() * info.scan.len() * stack_type.size()) as f64;
     let mut outcome = Outcome {
         input: source.path.clone(),
@@ -101,6 +105,7 @@ pub(super) fn measure(
         shape,
         crop,
         disk_pixels: (PI * radius * radius).min(crop.len() as f64),
+        output,
         workers,
         seconds,
         peak_memory: crate::memory::peak_resident(),
@@ -180,7 +185,8 @@ impl Outcome {
         ["export", "other"].into_iter().filter_map(|name| self.stage(name)).map(|stage| stage.seconds).sum()
     }
 
-    /// Takes the rates of the steps that this run had; of several measurements the best counts.
+    /// Takes the rates of the steps that this run had; of two measurements the mean counts, for runs are not always at
+    /// their best either.
     fn update(&self, steps: &mut StepRates) {
         let [crop, disk] = self.samples();
         let seconds = |name: &str| self.stage(name).map(|stage| stage.seconds);
@@ -189,10 +195,8 @@ impl Outcome {
         steps.workers = self.workers;
         let mut set = |slot: fn(&mut StepRates) -> &mut f64, measured: Option<f64>, units: f64| {
             let slot = slot(steps);
-            if let Some(rate) = measured.filter(|_| units > 0.0).map(|measured| measured / units)
-                && (*slot <= 0.0 || rate < *slot)
-            {
-                *slot = rate;
+            if let Some(rate) = measured.filter(|_| units > 0.0).map(|measured| measured / units) {
+                *slot = if *slot > 0.0 { 0.5 * (*slot + rate) } else { rate };
             }
         };
         set(|s| &mut s.start, seconds("start"), 1.0);
@@ -255,11 +259,11 @@ pub(super) fn step_rates(outcomes: &[Outcome]) -> StepRates {
     let mut steps = StepRates::default();
     let lean: Vec<_> = runs.iter().filter(|run| run.config.run.mode == Mode::Lean).collect();
     if let (Some(small), Some(large)) = (lean.first(), lean.last()) {
-        let more = positions(large) - positions(small);
-        if more > 0.0 {
-            steps.finish_position = ((large.finish_seconds() - small.finish_seconds()) / more).max(0.0);
-        }
-        steps.finish = (small.finish_seconds() - steps.finish_position * positions(small)).max(0.0);
+        let (at_small, at_large) = (small.finish_seconds(), large.finish_seconds());
+        let more = large.output - small.output;
+        let pixel = if more > 0.0 { ((at_large - at_small) / more).max(0.0) } else { 0.0 };
+        let rates = FinishRates { fixed: (at_small - pixel * small.output).max(0.0), pixel };
+        *(if large.config.is_parametric() { &mut steps.finish } else { &mut steps.finish_classic }) = rates;
     }
     // The rates are those of the larger scan: on a small one, fixed costs pass for slowness.
     let largest = runs.last().map_or(0.0, |run| positions(run));
