@@ -19,6 +19,7 @@
 
 use std::f64::consts::TAU;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use num_complex::Complex64;
 
@@ -39,8 +40,31 @@ pub const MOST_FILTERS: usize = 2 * MOST_FOLDED;
 pub(super) type Vector = [Complex64; MOST_FILTERS];
 pub(super) type Square = [Vector; MOST_FILTERS];
 
-/// A run cut into pieces of one region each.
-type Pieces = [(usize, usize, usize); 5];
+/// The pieces of a run that are not empty: of `(region, first, end)` the first so many. Few are, and which ones two frequencies
+/// have in common is looked up for each pair of them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pieces {
+    count: usize,
+    all: [(u32, u32, u32); 5],
+}
+
+impl Pieces {
+    #[inline(always)]
+    fn of(pieces: [(usize, usize, usize); 5]) -> Self {
+        let mut out = Self::default();
+        for (region, first, end) in pieces {
+            if first < end {
+                out.all[out.count] = (region as u32, first as u32, end as u32);
+                out.count += 1;
+            }
+        }
+        out
+    }
+
+    fn some(&self) -> &[(u32, u32, u32)] {
+        &self.all[..self.count]
+    }
+}
 
 /// Places of the frequencies that share a spectrum, group by group.
 ///
@@ -61,17 +85,18 @@ pub struct Joint<'a> {
     sets: &'a HalfSets,
     model: Model,
     kernel: Kernel,
-    series: Vec<Series>,
+    /// Pixels of the longest run.
+    longest: usize,
+    /// For each difference of whole cycles, made when it is first met: most groups have few.
+    series: Vec<OnceLock<Series>>,
 }
 
 impl<'a> Joint<'a> {
     /// Prepares what all groups share.
     pub fn new(sets: &'a HalfSets, model: &Model, kernel: Kernel) -> Self {
-        let side = 2 * REACH + 1;
-        let cycles = (0..side * side).map(|i| [i / side - REACH, i % side - REACH]);
         let longest = sets.halves.iter().flat_map(|h| &h.runs).map(|r| r.len).max().unwrap_or(0);
-        let series = cycles.map(|n| Series::new(sets, model, n, longest)).collect();
-        Self { sets, model: *model, kernel, series }
+        let series = (0..(2 * REACH + 1).pow(2)).map(|_| OnceLock::new()).collect();
+        Self { sets, model: *model, kernel, longest, series }
     }
 
     /// The objective of some [`groups`]; shares [add](Objective::add) up.
@@ -155,7 +180,7 @@ impl<'a> Joint<'a> {
             half_sums::<true>(self.sets, h, index, &weights, (phases, cuts, &mut counts), sums);
             if with_pieces {
                 let runs = self.sets.halves[h].runs.iter().enumerate();
-                pieces.extend(runs.map(|(place, run)| cuts.pieces(place, run, &weights)));
+                pieces.extend(runs.map(|(place, run)| Pieces::of(cuts.pieces(place, run, &weights))));
             }
         }
         if let Some(other) = other {
@@ -196,7 +221,8 @@ impl<'a> Joint<'a> {
         let cycles = [0, 1].map(|axis| (a.q[axis] - b.q[axis]).round());
         let side = 2 * REACH + 1;
         let place = (cycles[0] as i32 + REACH) * side + cycles[1] as i32 + REACH;
-        let series = &self.series[place as usize];
+        let new = || Series::new(self.sets, &self.model, cycles, self.longest);
+        let series = self.series[place as usize].get_or_init(new);
         let overlaps = self.overlaps(a, b, series);
         let (fa, fb) = (a.weights.factor, b.weights.factor);
         let (sa, sb) = (a.weights.factor_slopes(), b.weights.factor_slopes());
@@ -225,12 +251,12 @@ impl<'a> Joint<'a> {
         let mut out = [[Sums::default(); REGIONS]; REGIONS];
         let runs = self.sets.halves.iter().flat_map(|half| &half.runs);
         for (((run, turn), of_a), of_b) in runs.zip(&series.turns).zip(&a.pieces).zip(&b.pieces) {
-            for &(ra, first_a, end_a) in of_a {
-                for &(rb, first_b, end_b) in of_b {
-                    let (first, end) = (first_a.max(first_b), end_a.min(end_b));
+            for &(ra, first_a, end_a) in of_a.some() {
+                for &(rb, first_b, end_b) in of_b.some() {
+                    let (first, end) = (first_a.max(first_b) as usize, end_a.min(end_b) as usize);
                     if first < end {
                         let [plain, moment] = [0, 1].map(|i| (series.upto[end][i] - series.upto[first][i]) * turn);
-                        let sums = &mut out[ra][rb];
+                        let sums = &mut out[ra as usize][rb as usize];
                         sums.plain += plain;
                         sums.row += plain * run.row;
                         sums.col += plain * run.col + moment * self.sets.spacing;
@@ -264,8 +290,8 @@ struct Series {
 }
 
 impl Series {
-    fn new(sets: &HalfSets, model: &Model, cycles: [i32; 2], longest: usize) -> Self {
-        let v = gradient_of_phase(&model.matrix(), cycles.map(f64::from));
+    fn new(sets: &HalfSets, model: &Model, cycles: [f64; 2], longest: usize) -> Self {
+        let v = gradient_of_phase(&model.matrix(), cycles);
         let at = |run: &Run| Complex64::cis((v[0] * run.row + v[1] * run.col) % TAU);
         let turns = sets.halves.iter().flat_map(|h| &h.runs).map(at).collect();
         let mut sums = [Complex64::default(); 2];
