@@ -208,8 +208,8 @@ impl Because<'_> {
         let (around, source) = (&self.request.around, ByteSize(self.plan.disk_cost.source));
         let value = match self.plan.reads {
             Reads::Kept => "through the page cache",
-            Reads::Forgotten => "through the page cache, which need not hold it",
-            Reads::Direct => "past the page cache, unless it lies there",
+            Reads::Forgotten => "through the page cache, let go",
+            Reads::Direct => "past the page cache",
         };
         let because = match (self.request.overrides.direct_reads, around.free_memory) {
             (Some(wanted), _) if wanted == (self.plan.reads == Reads::Direct) => "your key".to_owned(),
@@ -329,10 +329,10 @@ fn large_arrays(request: &Request<'_>, plan: &Plan) -> Option<Choice> {
 
 /// How they are written there.
 fn direct_writes(request: &Request<'_>, plan: &Plan) -> Option<Choice> {
-    let value = if plan.direct { "past the page cache, where the file system can" } else { "through the page cache" };
+    let value = if plan.direct { "past the page cache" } else { "through the page cache" };
     let because = match request.overrides.direct_writes {
         Some(_) => "your key",
-        None => "default: nobody reads them again soon, and they would push out what is",
+        None => "default: nobody reads them again soon, and they would push out what is there",
     };
     plan.in_place.then(|| choice("direct_writes", value.to_owned(), because.to_owned(), "plan.direct_writes"))
 }
