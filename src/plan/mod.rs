@@ -29,6 +29,7 @@ pub use cost::MemoryCost;
 pub use disk::{DiskCost, Exports, Folder, Folders};
 pub use explain::{BudgetFrom, Choice};
 pub use time::{StepTime, Timing};
+pub use ways::MOST_READERS;
 use ways::{Cut, HANDS, STAGE_BYTES, Way, ways};
 
 /// What the planner needs to know.

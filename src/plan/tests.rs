@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::Config;
-use crate::machine::MachineRates;
+use crate::machine::{FinishRates, MachineRates};
 
 fn request(overrides: &PlanConfig) -> Request<'_> {
     Request {
@@ -233,6 +233,13 @@ fn times_follow_from_the_rates_and_what_was_not_measured_is_named() {
     assert!((seconds("corner turn") - 1e-9 * moved).abs() < 1e-9, "{steps:?}");
     assert!((seconds("alignment") - 4.0).abs() < 1e-9, "two workers take twice as long as four: {steps:?}");
     assert!(missing.contains(&"image") && missing.contains(&"start") && !missing.contains(&"fit"), "{missing:?}");
+    // What is left over grows with the images' pixels, and is another for each method.
+    rates.steps.finish_classic = FinishRates { fixed: 0.5, pixel: 1e-9 };
+    rates.steps.finish = FinishRates { fixed: 7.0, pixel: 0.0 };
+    for (parametric, expected) in [(false, 2.5), (true, 7.0)] {
+        let (steps, _) = Timing { output: 2_000_000_000, parametric, ..timing }.of(&plan, &rates);
+        assert!(steps.iter().any(|s| s.step == "results" && (s.seconds - expected).abs() < 1e-9), "{steps:?}");
+    }
     // Larger than the memory: the disk is what takes the time.
     let (steps, _) = Timing { free_memory: 1 << 20, ..timing }.of(&plan, &rates);
     assert!(steps.iter().any(|s| s.step == "corner turn" && (s.seconds - 5.368_709_12).abs() < 1e-9), "{steps:?}");

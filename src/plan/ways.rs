@@ -32,6 +32,8 @@ pub(super) struct Way {
 pub(super) const HANDS: usize = 2;
 /// Nobody reads ahead of those that read past the page cache, and some disks are fast only with this much under way…
 pub(super) const UNDER_WAY: usize = 64 << 20;
+/// …by so many threads at most…
+pub const MOST_READERS: usize = UNDER_WAY / READ_BLOCK;
 /// …which may take this part of the budget.
 const UNDER_WAY_SHARE: u64 = 16;
 
@@ -42,7 +44,7 @@ impl Way {
             return HANDS;
         }
         let bytes = UNDER_WAY.min((request.memory / UNDER_WAY_SHARE) as usize);
-        (bytes / (cut.read_frames * request.frame_bytes).max(1)).clamp(HANDS, UNDER_WAY / READ_BLOCK)
+        (bytes / (cut.read_frames * request.frame_bytes).max(1)).clamp(HANDS, MOST_READERS)
     }
 }
 

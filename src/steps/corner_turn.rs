@@ -154,7 +154,7 @@ fn open_stack(ctx: &RunContext<'_>, disk: &BrightDisk) -> Result<CroppedStack> {
 type Slabs = (Vec<Arc<AlignedBytes>>, Option<Charge>);
 
 /// Writers: one waits for the system while the other copies.
-const HANDS: usize = 2;
+const WRITERS: usize = 2;
 
 fn run_graph(
     ctx: &RunContext<'_>,
@@ -196,7 +196,7 @@ fn run_graph(
         // One worker: the factory is called once.
         collect.take().unwrap_or_else(|| unreachable!("a single worker"))
     });
-    let written = graph.stage("write stack", HANDS, plan.queue, finished, || Write { array });
+    let written = graph.stage("write stack", WRITERS, plan.queue, finished, || Write { array });
     graph.sink("keep", written, Keep(&mut kept));
     let report = graph.run();
     if misfit.load(Ordering::Relaxed) {

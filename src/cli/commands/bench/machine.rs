@@ -14,13 +14,12 @@ use crate::kernel::fft2::Fft2;
 use crate::kernel::lanes::{Cell, PairCorrelation};
 use crate::machine::MachineRates;
 use crate::pipeline::Workers;
+use crate::plan::MOST_READERS;
 use crate::progress::CancelToken;
 use crate::store;
 
 /// Bytes of the file that measures the disk, at most.
 const LARGEST_FILE: u64 = 1 << 30;
-/// Threads that read the file.
-const READERS: usize = 8;
 /// Bytes that are copied at once: more than any processor's cache.
 const COPY: usize = 64 << 20;
 /// Seconds for which transforms run on one thread.
@@ -63,9 +62,9 @@ pub(super) fn measure(
 
 /// Bytes/s of a file that is not in memory, read by as many threads as a run has for a source that is larger than memory.
 fn cold_read(file: &Path, cancel: &CancelToken) -> Result<f64> {
-    let (reading, workers) = (store::ColdRead::open(file)?, Workers::new(READERS)?);
+    let (reading, workers) = (store::ColdRead::open(file)?, Workers::new(MOST_READERS)?);
     let start = Instant::now();
-    let read = || (0..READERS).into_par_iter().map(|_| reading.take_part(cancel)).sum::<Result<u64>>();
+    let read = || (0..MOST_READERS).into_par_iter().map(|_| reading.take_part(cancel)).sum::<Result<u64>>();
     let bytes = workers.install(read)?;
     Ok(bytes as f64 / start.elapsed().as_secs_f64())
 }
