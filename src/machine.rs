@@ -29,6 +29,8 @@ pub struct MachineRates {
     pub write: f64,
     /// Copying memory on one thread, bytes/s (those copied: each is read once and written once).
     pub memory_copy: f64,
+    /// Filling memory that the process did not have before, in pieces of some MiB, as a run does with its stack, bytes/s.
+    pub new_memory: f64,
     /// Complex `f32` transforms of 256 × 256, on one thread, flop/s (`5 N log2 N` for each transform of `N` samples).
     pub fft_256_one: f64,
     /// The same on all workers.
@@ -136,7 +138,7 @@ impl StepRates {
 
 impl MachineRates {
     /// The format that this program writes and reads.
-    pub const FORMAT: u32 = 3;
+    pub const FORMAT: u32 = 4;
 
     /// Rates of this machine with nothing measured yet.
     pub fn of_this_machine() -> Self {

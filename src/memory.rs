@@ -1,6 +1,7 @@
-//! Sizes in bytes, the memory that this process may use, and the budget that all large buffers are charged to.
+//! Sizes in bytes, the memory that this process may use, the budget that all large buffers are charged to, and the buffers.
 
 mod allocator;
+mod bytes;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use allocator::give_large_buffers_back;
+pub use bytes::AlignedBytes;
 
 use crate::error::{Error, ErrorKind, Result};
 

@@ -42,7 +42,9 @@ fn a_generated_scan_gives_one_object_with_rates_graphs_and_the_roofline() {
     let text = String::from_utf8(done.stdout).unwrap();
     assert_eq!(text.lines().count(), 1);
     let all: Value = serde_json::from_str(&text).unwrap();
-    for rate in ["cold_read", "warm_read", "write", "memory_copy", "fft_256_one", "fft_256_all", "fft_512_one"] {
+    for rate in
+        ["cold_read", "warm_read", "write", "memory_copy", "new_memory", "fft_256_one", "fft_256_all", "fft_512_one"]
+    {
         assert!(number(&all["machine"][rate]) > 1e6, "{rate}: {}", all["machine"]);
     }
     let run = &all["runs"][0];

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use common::case::{Case, TILES, change_manifest, files, tiles_of};
+use common::case::{Case, TILES, change_manifest, chunks, files, tiles_of};
 use common::runs::{Bits, Watcher, config, manifest, marked, run, run_fresh, run_watched, scan};
 use common::writers::write_npy;
 use stemstream::cache::{FormatVersion, Step, StepState};
@@ -307,7 +307,7 @@ fn a_stack_that_was_not_surely_on_disk_when_the_system_restarted_is_made_again()
     assert!(matches!(boot, StepState::Done { unsynced_boot: Some(_) }), "{boot:?}");
     change_manifest(&cache, |m| m["steps"]["stack"]["done"]["unsynced_boot"] = "another boot".into());
     // Worse than lost: zeros where samples were.
-    for chunk in files(&cache.join("stack").join("c")) {
+    for chunk in chunks(&cache.join("stack")) {
         let len = fs::metadata(&chunk).unwrap().len() as usize;
         fs::write(&chunk, vec![0; len]).unwrap();
     }
@@ -384,7 +384,7 @@ fn a_run_killed_while_aligning_goes_on_and_ends_with_the_same_bits() {
 fn a_run_killed_in_the_corner_turn_goes_on_and_ends_with_the_same_bits() {
     let case = Case::new();
     let settings = ["plan.slab_rows=1", "plan.read_block=\"10000\"", "plan.in_memory=false", "run.workers=1"];
-    killed(&case, &settings, |cache| cache.join("stack").join("c").join("4").exists());
+    killed(&case, &settings, |cache| cache.join("stack").join("c.4.0.0.0").exists());
     assert_eq!(manifest(&case.cache()).state(Step::Stack), StepState::Absent);
     let (found, _, _) = case.resumed(&settings);
     found.must_equal(&case.expected(&[]), "killed in the corner turn");

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use common::case::{Case, TILES, change_manifest, files};
+use common::case::{Case, TILES, change_manifest, chunks};
 use common::runs::{config, refused, run, run_fresh};
 use stemstream::cache::{FormatVersion, Step};
 use stemstream::progress::{CancelToken, Silent};
@@ -130,7 +130,7 @@ fn damaged_and_missing_chunks_are_noticed_when_they_are_needed() {
             let case = Case::new();
             let settings: Vec<_> = TILES.to_vec();
             let cache = run(&case.input, case.path(), &settings).unwrap();
-            let chunks: Vec<_> = files(&cache.join(array).join("c"));
+            let chunks = chunks(&cache.join(array));
             let chunk = &chunks[chunks.len() / 2];
             if damage == "truncated" {
                 let file = fs::File::options().write(true).open(chunk).unwrap();
@@ -155,8 +155,8 @@ fn damaged_small_arrays_are_refused_without_a_panic() {
             let cache = run(&case.input, case.path(), &[]).unwrap();
             let folder = cache.join(array);
             match damage {
-                "truncated" => files(&folder.join("c")).iter().for_each(|f| fs::write(f, b"123").unwrap()),
-                "deleted" => fs::remove_dir_all(folder.join("c")).unwrap(),
+                "truncated" => chunks(&folder).iter().for_each(|f| fs::write(f, b"123").unwrap()),
+                "deleted" => chunks(&folder).iter().for_each(|f| fs::remove_file(f).unwrap()),
                 "metadata" => fs::write(folder.join("zarr.json"), b"{\"zarr_format\": 3}").unwrap(),
                 _ => fs::remove_file(folder.join("zarr.json")).unwrap(),
             }

@@ -269,8 +269,8 @@ pub(super) struct SimulateArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct BenchArgs {
-    /// A scan to run on; without one, a scan is made. The scan's pages are dropped from memory first, and nothing is
-    /// written beside it.
+    /// A scan to run on; without one, a scan is made. The scan's pages are dropped from memory first (but see `--warm`), and
+    /// nothing is written beside it.
     #[arg(value_name = "INPUT")]
     pub(super) input: Option<PathBuf>,
     #[command(flatten)]
@@ -278,6 +278,9 @@ pub(super) struct BenchArgs {
     /// Size of the scan that is made, and of the file that measures the disk (at most 1 GiB) [default: 512 MiB].
     #[arg(long, value_name = "SIZE")]
     pub(super) size: Option<ByteSize>,
+    /// Have the system hold the given scan in memory before the run: how fast everything but its disk is.
+    #[arg(long, requires = "input")]
+    pub(super) warm: bool,
     /// A rough answer in a few seconds: 64 MiB, one run.
     #[arg(long)]
     pub(super) quick: bool,

@@ -50,7 +50,8 @@ pub struct PlanConfig {
     pub queue: Option<usize>,
     /// Write bigFT and the correlations to the HDF5 cache alone (`true`), or to the working cache first (`false`).
     pub hdf5_in_place: Option<bool>,
-    /// Write bigFT and the correlations in the HDF5 cache past the page cache (`true`), or through it (`false`).
+    /// Write large arrays (bigFT, correlations, a stack that is held in memory) past the page cache (`true`), or through it
+    /// (`false`).
     pub direct_writes: Option<bool>,
     /// Bytes of a written file that may wait for the disk.
     pub write_window: Option<ByteSize>,

@@ -11,6 +11,8 @@
 //! - Outside: only bright ones, compared with the second brightest of their neighbours, because scattering falls off
 //!   steeply.
 
+use rayon::prelude::*;
+
 use crate::axes::{Crop, Image};
 
 /// Distance from the disk's edge in which neighbours are no measure, in detector pixels.
@@ -78,7 +80,7 @@ pub struct BadPixels {
     pub unbelievable: Option<usize>,
 }
 
-/// Looks at every pixel of the crop.
+/// Looks at every pixel of the crop, rows side by side.
 ///
 /// # Panics
 /// When the crop reaches beyond `mean`, or `dispersion` does not have its shape.
@@ -91,14 +93,16 @@ pub fn find(statistics: &Statistics<'_>) -> BadPixels {
     }
     let search = Search { s: statistics, typical: statistics.typical_dispersion() };
     let (mut looked_at, mut found_in) = ([0usize; 2], [0usize; 2]);
-    for row in statistics.crop.row0..statistics.crop.row1 {
-        for col in statistics.crop.col0..statistics.crop.col1 {
-            let outside = usize::from(statistics.zone(row, col) == Zone::Outside);
-            looked_at[outside] += 1;
-            if let Some(flaw) = search.flaw(row, col) {
-                found_in[outside] += 1;
-                result.found.push(([row, col], flaw));
-            }
+    let of_row = |row: usize| -> Vec<_> {
+        let looked_at = |col| ([row, col], statistics.zone(row, col) == Zone::Outside, search.flaw(row, col));
+        (statistics.crop.col0..statistics.crop.col1).map(looked_at).collect()
+    };
+    let all: Vec<_> = (statistics.crop.row0..statistics.crop.row1).into_par_iter().map(of_row).collect();
+    for (at, outside, flaw) in all.into_iter().flatten() {
+        looked_at[usize::from(outside)] += 1;
+        if let Some(flaw) = flaw {
+            found_in[usize::from(outside)] += 1;
+            result.found.push((at, flaw));
         }
     }
     if (0..2).any(|zone| found_in[zone] as f64 > (LARGEST_SHARE * looked_at[zone] as f64).max(1.0)) {
@@ -289,9 +293,11 @@ fn level_and_spread(values: &mut [f64]) -> (f64, f64) {
 }
 
 fn median(values: &mut [f64]) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    let half = values.len() / 2;
-    if values.len().is_multiple_of(2) { f64::midpoint(values[half - 1], values[half]) } else { values[half] }
+    let (half, even) = (values.len() / 2, values.len().is_multiple_of(2));
+    let (below, middle, _) = values.select_nth_unstable_by(half, f64::total_cmp);
+    // The largest of those below is the other one in the middle.
+    let other = below.iter().copied().max_by(f64::total_cmp).filter(|_| even);
+    other.map_or(*middle, |other| f64::midpoint(other, *middle))
 }
 
 #[cfg(test)]

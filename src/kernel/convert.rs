@@ -82,11 +82,14 @@ pub fn pack_pair<S: Sample, T: Real>(a: (&[S], f64), b: Option<(&[S], f64)>, out
         return;
     };
     assert_eq!(b.len(), out.len(), "image and buffer differ in length");
-    dispatch(|| {
-        for ((z, &x), &y) in out.iter_mut().zip(a).zip(b) {
-            *z = Complex::new(centred(x, offset_a), centred(y, offset_b));
-        }
-    });
+    dispatch(
+        #[inline(always)]
+        || {
+            for ((z, &x), &y) in out.iter_mut().zip(a).zip(b) {
+                *z = Complex::new(centred(x, offset_a), centred(y, offset_b));
+            }
+        },
+    );
 }
 
 /// Packs one image times a window: `(image[r] - mean) · window[r]` into the real parts (the imaginary ones become zero), or

@@ -75,19 +75,22 @@ pub fn unpack<T: Real>(
 pub fn multiply_packed<T: Real>(packed: &mut [Complex<T>], reference_conj: &[Complex<T>], shape: ScanShape) {
     let (rows, cols) = (shape.rows, shape.cols);
     assert!(packed.len() == shape.len() && reference_conj.len() == shape.len(), "spectrum of a wrong size");
-    dispatch(|| {
-        for c in 0..=cols / 2 {
-            let mirrored = (cols - c) % cols;
-            let (at, at_mirrored) = (c * rows, mirrored * rows);
-            if mirrored == c {
-                multiply_own_mirror(&mut packed[at..at + rows], &reference_conj[at..at + rows]);
-            } else {
-                let (left, right) = packed.split_at_mut(at_mirrored);
-                let references = (&reference_conj[at..at + rows], &reference_conj[at_mirrored..at_mirrored + rows]);
-                multiply_mirrored(&mut left[at..at + rows], &mut right[..rows], references);
+    dispatch(
+        #[inline(always)]
+        || {
+            for c in 0..=cols / 2 {
+                let mirrored = (cols - c) % cols;
+                let (at, at_mirrored) = (c * rows, mirrored * rows);
+                if mirrored == c {
+                    multiply_own_mirror(&mut packed[at..at + rows], &reference_conj[at..at + rows]);
+                } else {
+                    let (left, right) = packed.split_at_mut(at_mirrored);
+                    let references = (&reference_conj[at..at + rows], &reference_conj[at_mirrored..at_mirrored + rows]);
+                    multiply_mirrored(&mut left[at..at + rows], &mut right[..rows], references);
+                }
             }
-        }
-    });
+        },
+    );
     packed[0] = Complex::default();
 }
 

@@ -33,7 +33,10 @@ pub struct Peak {
 /// When `image` does not have the shape's length.
 pub fn find_pair<T: Real>(image: &[Complex<T>], shape: ScanShape, norms: [&Normalisation; 2]) -> [Peak; 2] {
     assert_eq!(image.len(), shape.len(), "correlation of a wrong size");
-    let extremes = dispatch(|| extremes(image, shape));
+    let extremes = dispatch(
+        #[inline(always)]
+        || extremes(image, shape),
+    );
     std::array::from_fn(|part| {
         let value = |r: usize, c: usize| {
             let z = image[r * shape.cols + c];

@@ -68,7 +68,10 @@ pub fn sum_frames<S: Sample>(frames: &RawFrames<'_>, sums: &mut [Sum], small: &m
     assert_eq!(sums.len(), pixels, "sum of a wrong size");
     let mut bad = BadSamples::default();
     if S::SMALL {
-        dispatch(|| sum_small::<S>(frames, sums, small));
+        dispatch(
+            #[inline(always)]
+            || sum_small::<S>(frames, sums, small),
+        );
         return bad;
     }
     for f in 0..frames.frames {

@@ -28,5 +28,5 @@ pub use block::{Block, Emitter};
 pub use graph::{Graph, Port};
 pub use metrics::{BlockReport, GraphReport};
 pub use mock::Mock;
-pub use pool::{AlignedBytes, Pool, Pooled};
+pub use pool::{Pool, Pooled};
 pub use workers::Workers;

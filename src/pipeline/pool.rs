@@ -6,50 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::error::Result;
-use crate::memory::{Charge, MemoryBudget};
-
-/// Bytes whose address is a multiple of 16, so that they can be viewed as any sample or complex type.
-#[derive(Debug, Clone, Default)]
-pub struct AlignedBytes {
-    words: Vec<u128>,
-    len: usize,
-}
-
-impl AlignedBytes {
-    /// `len` zero bytes.
-    pub fn zeroed(len: usize) -> Self {
-        Self { words: vec![0; len.div_ceil(16)], len }
-    }
-
-    /// A view as numbers.
-    ///
-    /// # Panics
-    /// When the length is not a multiple of the number's size.
-    pub fn cast<T: bytemuck::Pod>(&self) -> &[T] {
-        bytemuck::cast_slice(self)
-    }
-
-    /// A mutable view as numbers.
-    ///
-    /// # Panics
-    /// As [`cast`](Self::cast).
-    pub fn cast_mut<T: bytemuck::Pod>(&mut self) -> &mut [T] {
-        bytemuck::cast_slice_mut(self)
-    }
-}
-
-impl Deref for AlignedBytes {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.words)[..self.len]
-    }
-}
-
-impl DerefMut for AlignedBytes {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.len]
-    }
-}
+use crate::memory::{AlignedBytes, Charge, MemoryBudget};
 
 /// A fixed number of equal buffers. Clones share them; any thread may take and return them.
 #[derive(Debug, Clone)]
@@ -66,13 +23,18 @@ impl Pool {
     /// # Errors
     /// [`Memory`](crate::error::ErrorKind::Memory) when the budget does not have them left.
     pub fn new(budget: &MemoryBudget, what: &str, count: usize, buffer_len: usize) -> Result<Self> {
-        let charge = budget.charge(count as u64 * buffer_len as u64, what)?;
+        let charge = budget.charge(Self::bytes(count, buffer_len), what)?;
         let (back, free) = bounded(count.max(1));
         for _ in 0..count {
             // The channel has room for exactly these.
             let _ = back.send(AlignedBytes::zeroed(buffer_len));
         }
         Ok(Self { free, back, buffer_len, _charge: std::sync::Arc::new(charge) })
+    }
+
+    /// What `count` buffers of `buffer_len` bytes are charged with.
+    pub fn bytes(count: usize, buffer_len: usize) -> u64 {
+        (count * AlignedBytes::held(buffer_len)) as u64
     }
 
     /// Bytes of one buffer.

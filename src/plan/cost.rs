@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use crate::config::Mode;
-use crate::memory::READ_SLACK;
+use crate::memory::{AlignedBytes, READ_SLACK};
 use crate::plan::{Plan, Request};
 
 /// What the process holds whatever the data: tables of the libraries, stacks, small allocations.
@@ -110,7 +110,7 @@ impl Sizes {
             scan: request.scan.len() as u64,
             sample,
             real: request.precision.size() as u64,
-            slab: crop * (plan.slab_rows * request.scan.cols) as u64 * sample,
+            slab: held(crop * (plan.slab_rows * request.scan.cols) as u64 * sample),
             crop,
             output: request.scan.len() as u64 * (request.upscale * request.upscale) as u64,
             sum: request.dtype.sum_bytes(request.crop.len()) as u64,
@@ -120,14 +120,14 @@ impl Sizes {
 
     /// The stack, where it is held in memory.
     fn stack(&self, plan: &Plan) -> u64 {
-        if plan.in_memory && !plan.page_cache { self.slab * plan.slabs as u64 } else { 0 }
+        if plan.in_memory { self.slab * plan.slabs as u64 } else { 0 }
     }
 
     /// What the corner turn is charged with, beside the stack.
     fn corner_turn_charge(&self, request: &Request<'_>, plan: &Plan) -> u64 {
         let parts = if blocks_are_slabs(request, plan) { 1 } else { plan.read_buffers as u64 };
-        let raw = (plan.read_buffers * (plan.read_frames * request.frame_bytes + READ_SLACK)) as u64;
-        raw + parts * self.turned(plan) + self.fixed(request, plan)
+        let raw = plan.read_buffers as u64 * held((plan.read_frames * request.frame_bytes + READ_SLACK) as u64);
+        raw + parts * held(self.turned(plan)) + self.fixed(request, plan)
     }
 
     /// What the corner turn will hold, `stack` included. Buffers that are never filled take no memory, and those for
@@ -151,7 +151,7 @@ impl Sizes {
 
     /// Slabs that are written, and sums.
     fn fixed(&self, request: &Request<'_>, plan: &Plan) -> u64 {
-        let slabs = if plan.in_memory && !plan.page_cache { 0 } else { plan.slab_buffers as u64 };
+        let slabs = if plan.in_memory { 0 } else { plan.slab_buffers as u64 };
         let sums = (request.det.len() as u64 + self.crop) * 16;
         slabs * self.slab
             // The blocks', the total, and a few whole images of it.
@@ -189,7 +189,7 @@ impl Sizes {
             return reference + most;
         }
         let tile = (plan.tile_rows * plan.tile_cols) as u64 * self.scan * self.real;
-        let tiles = tile * (2 * plan.spectra_buffers + plan.correlation_buffers) as u64;
+        let tiles = held(2 * tile) * plan.spectra_buffers as u64 + held(tile) * plan.correlation_buffers as u64;
         let stages = if plan.in_place { 2 * plan.stage_bytes(request.scan) as u64 } else { 0 };
         reference + transform + plan.correlate_workers as u64 * self.engine(1) + tiles + stages
     }
@@ -243,6 +243,11 @@ impl Sizes {
         let sheet = if request.exports.pictures { SHEET_BYTES[usize::from(images > 2)] } else { 0 };
         self.output * 8 * (3 + 3 * images / 2) + self.scan * 8 * 6 + sheet
     }
+}
+
+/// What a buffer of so many bytes takes in memory.
+fn held(bytes: u64) -> u64 {
+    AlignedBytes::held(bytes as usize) as u64
 }
 
 /// Whether a block of frames is turned straight into its slab.

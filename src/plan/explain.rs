@@ -103,18 +103,9 @@ impl Because<'_> {
         let samples = request.scan.len() as u64 * request.crop.len() as u64;
         let stack = ByteSize(samples * self.wide().size() as u64);
         let budget = ByteSize(request.memory);
-        let value = match (plan.in_memory, plan.page_cache) {
-            (true, true) => "in the page cache",
-            (true, false) => "in memory",
-            (false, _) => "on disk",
-        };
+        let value = if plan.in_memory { "in memory" } else { "on disk" };
         let because = match (request.overrides.in_memory, plan.in_memory) {
             (Some(_), _) => "your key".to_owned(),
-            (None, true) if plan.page_cache => format!(
-                "free memory: the run reads and writes {}, and twice that is free ({}), so that the written stack of {stack} stays in the page cache",
-                ByteSize(plan.disk_cost.source + plan.most_cache + plan.disk_cost.hdf5),
-                ByteSize(request.around.free_memory.unwrap_or(0)),
-            ),
             (None, true) => format!("budget: the cropped stack of {stack} fits in {budget}"),
             (None, false) => {
                 format!("budget: the cropped stack of {stack} does not fit in {budget} beside the buffers")
@@ -139,12 +130,12 @@ impl Because<'_> {
                 "source: the sampled counts, {} to {}, need this type with a quarter to spare",
                 counts.least, counts.most
             ),
-            (Some(counts), Some(_), None) if plan.page_cache => format!(
+            (Some(counts), Some(narrow), None) if plan.stack_type == narrow => format!(
                 "source: the sampled counts go up to {}; should one not fit, the source is read again, which is cheap from the page cache",
                 counts.most
             ),
             (Some(counts), Some(narrow), None) => format!(
-                "default: the sampled counts go up to {} and would fit in {narrow}, but only where the page cache holds everything is a second look cheap",
+                "default: the sampled counts go up to {} and would fit in {narrow}, but only where the page cache holds the source is a second look cheap",
                 counts.most
             ),
         };
@@ -327,14 +318,19 @@ fn large_arrays(request: &Request<'_>, plan: &Plan) -> Option<Choice> {
     wanted.then(|| choice("large_arrays", value.to_owned(), because.to_owned(), "plan.hdf5_in_place"))
 }
 
-/// How they are written there.
-fn direct_writes(request: &Request<'_>, plan: &Plan) -> Option<Choice> {
+/// How large arrays are written.
+fn direct_writes(request: &Request<'_>, plan: &Plan) -> Choice {
     let value = if plan.direct { "past the page cache" } else { "through the page cache" };
     let because = match request.overrides.direct_writes {
         Some(_) => "your key",
-        None => "default: nobody reads them again soon, and they would push out what is there",
+        None if plan.in_memory => {
+            "default: nobody reads large arrays again soon; where the disk is slow the page cache takes chunks"
+        }
+        None => {
+            "default: nobody reads large arrays again soon; a stack on disk goes through the page cache all the same"
+        }
     };
-    plan.in_place.then(|| choice("direct_writes", value.to_owned(), because.to_owned(), "plan.direct_writes"))
+    choice("direct_writes", value.to_owned(), because.to_owned(), "plan.direct_writes")
 }
 
 /// How the HDF5 cache is stored, where there will be one.
@@ -365,7 +361,7 @@ pub(super) fn choices(request: &Request<'_>, plan: &Plan, best: &Plan, refused: 
     all.push(choice("queue", plan.queue.to_string(), queue, "plan.queue"));
     all.extend(because.files());
     all.extend(large_arrays(request, plan));
-    all.extend(direct_writes(request, plan));
+    all.push(direct_writes(request, plan));
     all.extend(compression(request));
     all
 }

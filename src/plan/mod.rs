@@ -125,13 +125,11 @@ pub enum Reads {
 pub struct Plan {
     /// Whether the cropped stack is held in memory.
     pub in_memory: bool,
-    /// Whether that memory is the page cache's: what was written is mapped, and not held a second time.
-    pub page_cache: bool,
     /// Whether the cache's chunks are mapped; else they are read by positioned reads.
     pub mapped: bool,
     /// Bytes of a written file that may wait for the disk; `None`: as much as the system lets wait.
     pub write_window: Option<u64>,
-    /// Whether bigFT and the correlations in the HDF5 cache are written past the page cache, where the system can.
+    /// Whether large arrays are written past the page cache, where the system can: all but a stack that is read from the disk.
     pub direct: bool,
     /// Worker threads.
     pub workers: usize,
@@ -229,7 +227,6 @@ impl Plan {
         let buffers = |user: Option<usize>, spare: usize, all: usize| user.unwrap_or((way.workers + spare).min(all));
         let mut plan = Self {
             in_memory: way.in_memory,
-            page_cache: false,
             stack_type: request.stored_stack.unwrap_or(request.dtype),
             mapped: match o.access {
                 Access::Auto => request.around.network.is_none(),
@@ -263,7 +260,6 @@ impl Plan {
         };
         plan.disk_cost = DiskCost::of(request, &plan);
         plan.most_cache = plan.disk_cost.cache();
-        plan.page_cache = plan.page_cache_holds(request);
         plan.slab_buffers = plan.slab_buffers(request);
         plan.memory_cost = MemoryCost::of(request, &plan);
         plan
@@ -272,19 +268,19 @@ impl Plan {
     /// Keeps counts in fewer bits where that is wanted. The plan was made for the source's type, and has room for it: should
     /// the counts not fit after all, the corner turn starts again with that. Nobody is made to read a disk twice unasked.
     fn narrow(&mut self, request: &Request<'_>) {
-        let wanted = request.overrides.narrow_stack.unwrap_or(self.page_cache) && request.stored_stack.is_none();
-        let Some(narrow) = request.narrow_type().filter(|_| wanted) else { return };
+        let wanted = request.overrides.narrow_stack.unwrap_or_else(|| self.second_look_is_cheap(request));
+        let new = request.stored_stack.is_none();
+        let Some(narrow) = request.narrow_type().filter(|_| wanted && new) else { return };
         self.stack_type = narrow;
         self.disk_cost = DiskCost::of(request, self);
         self.memory_cost = MemoryCost::of(request, self);
     }
 
-    /// Whether everything that a run reads and writes fits in the free memory twice, so that the system has no reason to
-    /// give up pages of the stack. In a control group it has to. Who asks for memory in so many words gets it.
-    fn page_cache_holds(&self, request: &Request<'_>) -> bool {
-        let all = self.disk_cost.source + self.disk_cost.cache() + self.disk_cost.hdf5;
-        let fits = request.around.free_memory.is_some_and(|free| all.saturating_mul(2) <= free);
-        self.in_memory && self.mapped && request.overrides.in_memory.is_none() && fits
+    /// Whether the source and the stack fit in the free memory twice, so that the system has no reason to give up what it
+    /// read of the source. In a control group it has to.
+    fn second_look_is_cheap(&self, request: &Request<'_>) -> bool {
+        let both = self.disk_cost.source + self.disk_cost.stack;
+        self.in_memory && request.around.free_memory.is_some_and(|free| both.saturating_mul(2) <= free)
     }
 
     /// Bytes in which each of the two writers of an HDF5 cache that is filled in place converts numbers: those of a tile's

@@ -35,11 +35,7 @@ impl fmt::Display for Plan {
 
 impl Plan {
     fn place(&self) -> &'static str {
-        match (self.in_memory, self.page_cache) {
-            (true, true) => "in the page cache",
-            (true, false) => "in memory",
-            (false, _) => "out of core",
-        }
+        if self.in_memory { "in memory" } else { "out of core" }
     }
 
     /// For each choice the value, what decided it, and the key that changes it: one line each.

@@ -164,23 +164,6 @@ fn every_choice_says_which_limit_decided_it() {
 }
 
 #[test]
-fn the_page_cache_is_the_stacks_memory_only_where_there_is_plenty_and_nobody_said_otherwise() {
-    let none = PlanConfig::default();
-    let with = |free: u64, overrides: &PlanConfig| {
-        let around = Around { free_memory: Some(free), ..Around::default() };
-        Plan::make(&Request { around, overrides, ..request(&none) }).expect("fits")
-    };
-    let plenty = with(64 << 30, &none);
-    assert!(plenty.in_memory && plenty.page_cache);
-    assert!(plenty.memory_cost.peak() < with(8 << 30, &none).memory_cost.peak(), "the stack is held once");
-    assert!(!with(8 << 30, &none).page_cache);
-    let asked = PlanConfig { in_memory: Some(true), ..PlanConfig::default() };
-    assert!(!with(64 << 30, &asked).page_cache);
-    let read = PlanConfig { access: Access::Read, ..PlanConfig::default() };
-    assert!(!with(64 << 30, &read).page_cache, "what is not mapped is not the page cache's");
-}
-
-#[test]
 fn counts_are_kept_in_fewer_bits_where_a_second_look_is_cheap_or_the_user_says_so() {
     let with = |free: u64, most: i64, narrow_stack: Option<bool>| {
         let overrides = PlanConfig { narrow_stack, ..PlanConfig::default() };
@@ -188,7 +171,7 @@ fn counts_are_kept_in_fewer_bits_where_a_second_look_is_cheap_or_the_user_says_s
         let counts = Some(CountRange { least: 0, most });
         Plan::make(&Request { around, counts, ..request(&overrides) }).expect("fits")
     };
-    let (plenty, little) = (64 << 30, 8 << 30);
+    let (plenty, little) = (64 << 30, 1 << 30);
     let wide = with(plenty, 40, Some(false));
     assert_eq!((wide.stack_type, wide.disk_cost.stack), (DType::U16, 536_870_912));
     let narrow = with(plenty, 40, None);

@@ -34,7 +34,7 @@ pub(super) fn look_for_bad_pixels(
     });
     let statistics =
         Statistics { mean, dispersion: &dispersion, crop, center: disk.center, radius: disk.radius, frames };
-    let bad = find(&statistics);
+    let bad = ctx.workers.install(|| find(&statistics));
     let title = "Bad detector pixels (1 dead, 2 hot, 3 outlier)".to_owned();
     let extra = Extra { name: MAP.to_owned(), title, units: String::new(), plane: Plane::Crop, step: Step::Stack };
     ctx.cache().publish(extra, &bad.map)?;

@@ -12,8 +12,8 @@
 //! Counts that all fit in fewer bits than the source's are kept in those (`Plan::stack_type`). The plan knows a sample of the
 //! frames; `turn` looks at every count, and where one does not fit, everything begins again with the source's own type.
 //!
-//! Where the machine has memory to spare, nothing is kept: the page cache holds what was just written, and the stack is
-//! mapped from there. That saves one of two copies.
+//! A stack that stays in memory is written past the page cache: it would be there a second time. One that does not is written
+//! through it: what the system can keep of it need not be read again.
 
 mod collect;
 mod slabs;
@@ -32,8 +32,8 @@ use crate::cache::Step;
 use crate::config::NanPolicy;
 use crate::error::{Error, Result};
 use crate::kernel::transpose::Sum;
-use crate::memory::{Charge, READ_SLACK};
-use crate::pipeline::{AlignedBytes, Graph, Pool};
+use crate::memory::{AlignedBytes, Charge, READ_SLACK};
+use crate::pipeline::{Graph, Pool};
 use crate::plan::Reads;
 use crate::read::FrameSource;
 use crate::steps::bad_pixels::{MAP, look_for_bad_pixels, squares_of_stack};
@@ -79,7 +79,7 @@ pub fn corner_turn(ctx: &RunContext<'_>, disk: &BrightDisk) -> Result<CroppedSta
     let mean_pattern = Image::from_shape_vec(shape, mean).map_err(|e| Error::bug(e.to_string()))?;
     let stack = match charge {
         Some(charge) => Stack::in_memory(slabs, charge, (geometry.stored, info.scan, geometry.slab_rows)),
-        None => Stack::open(ctx.cache().group(), info.scan, crop.shape(), ctx.plan.page_cache)?,
+        None => Stack::open(ctx.cache().group(), info.scan, crop.shape())?,
     };
     let central_image = image_of(&stack, central_pixel(crop.shape()))?;
     let bad_pixels = look_for_bad_pixels(ctx, disk, &mean_pattern, totals.squares())?;
@@ -114,7 +114,8 @@ fn make_stack(ctx: &RunContext<'_>, source: &dyn FrameSource, geometry: Geometry
         let cache = ctx.cache();
         let spec = stack_spec(geometry.scan, geometry.crop.shape(), geometry.slab_rows, geometry.stored);
         cache.group().remove("stack")?;
-        ChunkedArray::create(cache.group(), spec)?.keeping_pages()
+        let array = ChunkedArray::create(cache.group(), spec)?;
+        if ctx.plan.in_memory { array } else { array.keeping_pages() }
     };
     let mut totals = Totals::zero(&geometry);
     let made = run_graph(ctx, source, geometry, &array, &mut totals)?;
@@ -136,7 +137,7 @@ fn open_stack(ctx: &RunContext<'_>, disk: &BrightDisk) -> Result<CroppedStack> {
     let (stack, mean_pattern, central_image, searched) = {
         let cache = ctx.cache();
         let searched = cache.manifest().extras.iter().any(|extra| extra.name == MAP);
-        let stack = Stack::open(cache.group(), ctx.scan, disk.crop.shape(), false)?;
+        let stack = Stack::open(cache.group(), ctx.scan, disk.crop.shape())?;
         (stack, cache.group().read_image("mean_pattern")?, cache.group().read_image("standard_bf")?, searched)
     };
     if !searched {
@@ -216,8 +217,8 @@ fn run_graph(
 /// Slabs that stay in memory, or that are only written.
 fn slab_maker(ctx: &RunContext<'_>, geometry: Geometry) -> Result<(SlabMaker, Option<Charge>)> {
     let plan = ctx.plan;
-    if plan.in_memory && !plan.page_cache {
-        let stack_bytes = geometry.slab_bytes() as u64 * geometry.slabs as u64;
+    if plan.in_memory {
+        let stack_bytes = (AlignedBytes::held(geometry.slab_bytes()) * geometry.slabs) as u64;
         let charge = ctx.budget.charge(stack_bytes, "the cropped stack")?;
         return Ok((SlabMaker::Memory(geometry.slab_bytes()), Some(charge)));
     }

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use self::ahead::ReadAhead;
 use crate::axes::{Crop, DType, DetShape, Image, Sample, ScanShape};
 use crate::error::{Error, Result};
-use crate::memory::Charge;
-use crate::pipeline::AlignedBytes;
+use crate::memory::{AlignedBytes, Charge};
 use crate::store::{ArraySpec, ChunkSource, ChunkedArray, Group, StoredType};
 
 /// The name of the stack's array in the cache.
@@ -32,15 +31,8 @@ pub struct Stack {
 
 #[derive(Debug)]
 enum Slabs {
-    Memory {
-        slabs: Vec<Arc<AlignedBytes>>,
-        _charge: Charge,
-    },
-    /// `ahead` where the system has to fetch them.
-    Disk {
-        chunks: Vec<ChunkSource>,
-        ahead: Option<ReadAhead>,
-    },
+    Memory { slabs: Vec<Arc<AlignedBytes>>, _charge: Charge },
+    Disk { chunks: Vec<ChunkSource>, ahead: ReadAhead },
 }
 
 impl Stack {
@@ -52,12 +44,11 @@ impl Stack {
         Self { slabs: Slabs::Memory { slabs, _charge: charge }, dtype, scan, line: slab_rows * scan.cols }
     }
 
-    /// The stack that lies in a cache. `resident` says that its pages are in memory: it was just written, and the system has
-    /// no reason to give them up.
+    /// The stack that lies in a cache.
     ///
     /// # Errors
     /// [`Cache`](crate::error::ErrorKind::Cache) when it is missing or damaged.
-    pub(super) fn open(group: &Group, scan: ScanShape, crop: DetShape, resident: bool) -> Result<Self> {
+    pub(super) fn open(group: &Group, scan: ScanShape, crop: DetShape) -> Result<Self> {
         let array = ChunkedArray::open(group, ARRAY)?;
         let spec = array.spec();
         let StoredType::Sample(dtype) = spec.stored else {
@@ -70,10 +61,8 @@ impl Stack {
         let count = scan.rows.div_ceil(slab_rows);
         let keep_open = count <= MOST_OPEN;
         let chunks = (0..count).map(|i| array.chunk_source(&[i, 0, 0, 0], keep_open)).collect::<Result<Vec<_>>>()?;
-        let ahead = (!resident).then(|| ReadAhead::new(crop.len(), scan.len() * dtype.size()));
-        if ahead.is_some() {
-            chunks.iter().for_each(ChunkSource::read_as_announced);
-        }
+        let ahead = ReadAhead::new(crop.len(), scan.len() * dtype.size());
+        chunks.iter().for_each(ChunkSource::read_as_announced);
         Ok(Self { slabs: Slabs::Disk { chunks, ahead }, dtype, scan, line: slab_rows * scan.cols })
     }
 
@@ -122,7 +111,7 @@ impl Stack {
 
     /// Has the system fetch this image, and those after it when one after the other is asked for.
     fn announce(&self, pixel: usize) {
-        let Slabs::Disk { chunks, ahead: Some(ahead) } = &self.slabs else { return };
+        let Slabs::Disk { chunks, ahead } = &self.slabs else { return };
         let Some(pixels) = ahead.of(pixel) else { return };
         let line = self.line * self.dtype.size();
         for chunk in chunks {

@@ -17,6 +17,8 @@ use crate::with_sample_type;
 const SAMPLE_BYTES: usize = 64 << 20;
 /// Neighbouring frames that are read together.
 const RUN: usize = 8;
+/// Runs of a group that the system fetches while another is looked at.
+const AHEAD: usize = 2;
 /// Groups of runs that are looked at side by side at most, and the memory that they may take.
 const MOST_GROUPS: usize = 16;
 const GROUPS_BYTES: usize = 8 << 20;
@@ -125,8 +127,8 @@ fn crop_around(center: [f64; 2], radius: usize, det: DetShape) -> Result<(Crop, 
     Ok((crop, warnings))
 }
 
-/// Mean of frames spread over the scan, and the range of their counts. Which frames depends on the shape alone, so that the same scan gives the same
-/// pattern from every file format. They are looked at in groups side by side; how many groups depends on the shape, too, and
+/// Mean of frames spread over the scan, and the range of their counts. Which frames depends on the shape alone, so that the
+/// same scan gives the same pattern from every file format. They are looked at in groups side by side; how many groups depends on the shape, too, and
 /// they are put together in order: the number of workers changes nothing.
 fn sampled_pattern(
     source: &dyn FrameSource,
@@ -143,11 +145,21 @@ fn sampled_pattern(
         let mut buffer = vec![0; source.block_bytes(RUN.min(frames))];
         let (mut sums, mut small) = (vec![Sum::default(); pixels], Vec::new());
         let (mut used, mut counts) = (0, None);
-        for run in group * runs / groups..(group + 1) * runs / groups {
-            cancel.check()?;
-            // Runs lie evenly between the beginning and the end; all of them when the sample is the whole scan.
+        // Runs lie evenly between the beginning and the end; all of them when the sample is the whole scan.
+        let place = |run: usize| {
             let first = if sample == frames { run * RUN } else { run * (frames - RUN) / (runs - 1).max(1) };
-            let count = RUN.min(frames - first);
+            (first, RUN.min(frames - first))
+        };
+        let mine = group * runs / groups..(group + 1) * runs / groups;
+        let mut announced = mine.start;
+        for run in mine.clone() {
+            cancel.check()?;
+            while announced < mine.end.min(run + AHEAD + 1) {
+                let (first, count) = place(announced);
+                source.will_read(first, count);
+                announced += 1;
+            }
+            let (first, count) = place(run);
             let block = source.read_block(first, count, &mut buffer)?;
             let raw = raw_frames(&block);
             let found = with_sample_type!(block.dtype, S => {

@@ -8,7 +8,7 @@ use crate::cache::{Step, WorkingCache};
 use crate::config::Merge;
 use crate::error::{Error, Result};
 use crate::kernel::upsample::{Band, Counts, Grid, Pieces, Sum, Targets, deposit};
-use crate::pipeline::AlignedBytes;
+use crate::memory::AlignedBytes;
 use crate::steps::context::RunContext;
 use crate::steps::merge::{Job, Part, Resolutions, upscale_factor};
 use crate::steps::parametric::from_center;
@@ -183,10 +183,11 @@ fn accumulate_in<S: Sample, A: Sum>(job: &Job<'_>) -> Result<Reconstruction> {
 
     ctx.progress.begin("reconstruct", (parts.len() * image_bytes) as u64);
     let mut targets = vec![Targets::default(); batch];
-    for (number, group) in parts.chunks(batch).enumerate() {
-        ctx.cancel.check()?;
-        let first = number == 0;
-        ctx.workers.install(|| -> Result<()> {
+    // All batches inside the pool: from outside, each loop would wait until the system has woken this thread again.
+    ctx.workers.install(|| -> Result<()> {
+        for (number, group) in parts.chunks(batch).enumerate() {
+            ctx.cancel.check()?;
+            let first = number == 0;
             let images = images.cast_mut::<S>();
             if !direct {
                 let copies = images.par_chunks_mut(n).zip(group);
@@ -224,13 +225,13 @@ fn accumulate_in<S: Sample, A: Sum>(job: &Job<'_>) -> Result<Reconstruction> {
                     }
                 }
             });
-            Ok(())
-        })?;
-        for (_, targets) in group.iter().zip(&targets).filter(|(part, _)| part.peak.is_some()) {
-            counts.add(targets);
+            for (_, targets) in group.iter().zip(&targets).filter(|(part, _)| part.peak.is_some()) {
+                counts.add(targets);
+            }
+            ctx.progress.advance((group.len() * image_bytes) as u64);
         }
-        ctx.progress.advance((group.len() * image_bytes) as u64);
-    }
+        Ok(())
+    })?;
     ctx.progress.end();
     let (image, weights) = ctx.workers.install(|| grid.finish(&value, counts));
     let bright = bright.into_iter().map(Sum::total).collect();

@@ -1,245 +1,44 @@
-//! Groups and chunked arrays.
+//! Chunked arrays: one file of plain numbers for each chunk.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use serde_json::{Map, Value, json};
 use zarrs::array::{Array, ArrayMetadata};
-use zarrs::filesystem::FilesystemStore;
-use zarrs::group::GroupBuilder;
-use zarrs::storage::StorageError;
 
-use crate::axes::{DType, Image};
 use crate::error::{Error, Result};
-use crate::memory::write_window;
+use crate::memory::BLOCK;
 use crate::store::chunk_bytes::ChunkBytes;
 use crate::store::chunk_source::ChunkSource;
-use crate::store::file::{atomic_write, create_folder, is_network, remove_folder, write_out};
+use crate::store::direct::open_past;
+use crate::store::file::{atomic_write, create_folder, write_out};
+use crate::store::group::{Group, storage_error};
+use crate::store::spec::{ArraySpec, FLAT, separator};
 
 /// Bytes of one write call: large enough for the disk, small enough that an interrupt is noticed soon.
 const WRITE_PIECE: usize = 8 << 20;
-
-/// The type of stored numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoredType {
-    /// A real or integer sample.
-    Sample(DType),
-    /// Two `f32`: real and imaginary part.
-    Complex64,
-    /// Two `f64`.
-    Complex128,
-}
-
-impl StoredType {
-    /// Bytes of one number.
-    pub fn size(self) -> usize {
-        match self {
-            Self::Sample(dtype) => dtype.size(),
-            Self::Complex64 => 8,
-            Self::Complex128 => 16,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Sample(dtype) => dtype.name(),
-            Self::Complex64 => "complex64",
-            Self::Complex128 => "complex128",
-        }
-    }
-
-    fn fill_value(self) -> Value {
-        match self {
-            Self::Sample(dtype) if dtype.is_float() => json!(0.0),
-            Self::Sample(_) => json!(0),
-            Self::Complex64 | Self::Complex128 => json!([0.0, 0.0]),
-        }
-    }
-}
-
-/// A Zarr v3 group: a folder with arrays.
-#[derive(Debug, Clone)]
-pub struct Group {
-    path: PathBuf,
-    store: Arc<FilesystemStore>,
-    io: Io,
-}
-
-/// How chunks are read and written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Io {
-    /// Whether they are mapped; else they are read by positioned reads.
-    pub map: bool,
-    /// Bytes of a file that may wait for the disk; `None`: as much as the system lets wait.
-    pub window: Option<u64>,
-    /// Whether large arrays outside of the cache are written past the page cache, where the system can.
-    pub direct: bool,
-}
-
-impl Io {
-    /// To look at what is there.
-    pub const LOOK: Self = Self { map: false, window: None, direct: false };
-
-    /// What suits a folder: maps on local file systems, and a window in a memory control group.
-    pub fn of(folder: &Path) -> Self {
-        Self { map: !is_network(folder), window: write_window(), direct: true }
-    }
-}
-
-impl Group {
-    /// Creates the folder and the group's metadata, or replaces the metadata of an existing group.
-    ///
-    /// # Errors
-    /// [`Io`](crate::error::ErrorKind::Io) when the folder cannot be written.
-    pub fn create(path: &Path, attributes: Map<String, Value>) -> Result<Self> {
-        create_folder(path)?;
-        let group = Self::open(path)?;
-        GroupBuilder::new()
-            .attributes(attributes)
-            .build(group.store.clone(), "/")
-            .map_err(|e| Error::bug(format!("zarr group metadata: {e}")))?
-            .store_metadata()
-            .map_err(|e| storage_error(path, "write the group's metadata", &e))?;
-        Ok(group)
-    }
-
-    /// Opens a group's folder.
-    ///
-    /// # Errors
-    /// [`Io`](crate::error::ErrorKind::Io) when it is not there.
-    pub fn open(path: &Path) -> Result<Self> {
-        let store = FilesystemStore::new(path)
-            .map_err(|e| Error::io(path, "open the folder", std::io::Error::other(e.to_string())))?;
-        Ok(Self { path: path.to_owned(), store: Arc::new(store), io: Io::of(path) })
-    }
-
-    /// Chooses how chunks of arrays that are opened from now on are read and written.
-    pub fn set_io(&mut self, io: Io) {
-        self.io = io;
-    }
-
-    /// The group's folder.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Whether an array of this name is there.
-    pub fn contains(&self, name: &str) -> bool {
-        self.path.join(name).join("zarr.json").is_file()
-    }
-
-    /// Deletes an array; one that is not there is no error.
-    ///
-    /// # Errors
-    /// [`Io`](crate::error::ErrorKind::Io).
-    pub fn remove(&self, name: &str) -> Result<()> {
-        remove_folder(&self.path.join(name))
-    }
-
-    /// Stores a 2-D array of f64 as one chunk, replacing an earlier one of that name.
-    ///
-    /// # Errors
-    /// [`Io`](crate::error::ErrorKind::Io).
-    pub fn write_image(&self, name: &str, image: &Image, dims: [&str; 2]) -> Result<()> {
-        let (rows, cols) = image.dim();
-        let array = ChunkedArray::ensure(self, ArraySpec::plain(name, &[rows, cols], DType::F64, &dims))?;
-        let image = image.as_standard_layout();
-        let numbers = image.as_slice().ok_or_else(|| Error::bug("an image in standard layout has no slice"))?;
-        array.replace_chunk(&[0, 0], bytemuck::cast_slice(numbers))
-    }
-
-    /// Reads a 2-D array that [`write_image`](Self::write_image) stored.
-    ///
-    /// # Errors
-    /// [`Cache`](crate::error::ErrorKind::Cache) when it is missing or damaged.
-    pub fn read_image(&self, name: &str) -> Result<Image> {
-        let array = ChunkedArray::open(self, name)?;
-        let spec = array.spec();
-        let [rows, cols] = spec.shape[..] else {
-            return Err(Error::cache(&self.path, format!("`{name}` is not two-dimensional")));
-        };
-        if spec.stored != StoredType::Sample(DType::F64) || spec.chunk != spec.shape {
-            return Err(Error::cache(&self.path, format!("`{name}` is not a single chunk of float64")));
-        }
-        let chunk = array.chunk(&[0, 0])?;
-        Image::from_shape_vec((rows, cols), chunk.cast::<f64>().to_vec()).map_err(|e| Error::bug(e.to_string()))
-    }
-}
-
-/// What an array looks like.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ArraySpec {
-    /// Name within the group.
-    pub name: String,
-    /// Length of each axis.
-    pub shape: Vec<usize>,
-    /// Length of each axis in one chunk.
-    pub chunk: Vec<usize>,
-    /// Type of the numbers.
-    pub stored: StoredType,
-    /// The axes in the order in which they lie in a chunk file, slowest first, when not their own order.
-    pub memory_order: Option<Vec<usize>>,
-    /// Names of the axes.
-    pub dims: Vec<String>,
-}
-
-impl ArraySpec {
-    /// An array in one chunk, in its own axis order.
-    pub fn plain(name: &str, shape: &[usize], dtype: DType, dims: &[&str]) -> Self {
-        Self {
-            name: name.to_owned(),
-            shape: shape.to_vec(),
-            chunk: shape.to_vec(),
-            stored: StoredType::Sample(dtype),
-            memory_order: None,
-            dims: dims.iter().map(|&d| d.to_owned()).collect(),
-        }
-    }
-
-    /// Bytes of one chunk file.
-    pub fn chunk_bytes(&self) -> usize {
-        // Saturating: the shape may come from a damaged cache, whose chunk files are compared with this length.
-        self.chunk.iter().fold(self.stored.size(), |bytes, n| bytes.saturating_mul(*n))
-    }
-
-    /// Bytes of all chunk files.
-    pub fn total_bytes(&self) -> u64 {
-        let chunks: usize = self.shape.iter().zip(&self.chunk).map(|(n, c)| n.div_ceil(*c)).product();
-        chunks as u64 * self.chunk_bytes() as u64
-    }
-
-    fn metadata(&self) -> Value {
-        let mut codecs = Vec::new();
-        if let Some(order) = &self.memory_order {
-            codecs.push(json!({"name": "transpose", "configuration": {"order": order}}));
-        }
-        codecs.push(json!({"name": "bytes", "configuration": {"endian": "little"}}));
-        json!({
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": self.shape,
-            "data_type": self.stored.name(),
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": self.chunk}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": self.stored.fill_value(),
-            "codecs": codecs,
-            "dimension_names": self.dims,
-        })
-    }
-}
+/// Bytes that a disk takes in a second, below which the system is left to write chunks while the work goes on.
+const SLOW_DISK: f64 = 200e6;
+/// Chunks that are shorter say nothing about the disk.
+const TELLING: usize = 1 << 20;
 
 /// An array whose chunk files are plain numbers.
 #[derive(Debug, Clone)]
 pub struct ChunkedArray {
     folder: PathBuf,
     spec: ArraySpec,
+    /// Between the indices in the name of a chunk file.
+    separator: char,
     map: bool,
     /// In a control group: how much may wait for the disk.
     window: Option<u64>,
     /// Whether pages stay in the page cache after they were brought to the disk.
     keep_pages: bool,
+    /// Whether chunks are written past the page cache: until the system refuses, or the disk turns out to be slow.
+    direct: Arc<AtomicBool>,
 }
 
 impl ChunkedArray {
@@ -254,7 +53,7 @@ impl ChunkedArray {
             .map_err(|e| bug(&e))?
             .store_metadata()
             .map_err(|e| storage_error(&group.path, "write array metadata", &e))?;
-        Ok(Self::at(group, spec))
+        Ok(Self::at(group, spec, FLAT))
     }
 
     /// Opens the array if it is there and looks like this, else makes it anew. What is there is never touched: a run
@@ -283,54 +82,28 @@ impl ChunkedArray {
         };
         let array = Array::open(group.store.clone(), &format!("/{name}")).map_err(|e| bad(&e))?;
         let metadata = serde_json::to_value(array.metadata()).map_err(|e| bad(&e))?;
-        let spec = Self::spec_from(name, &metadata).ok_or_else(|| bad(&"unexpected metadata"))?;
-        Ok(Self::at(group, spec))
+        let known = ArraySpec::from_metadata(name, &metadata).zip(separator(&metadata));
+        let (spec, separator) = known.ok_or_else(|| bad(&"unexpected metadata"))?;
+        Ok(Self::at(group, spec, separator))
     }
 
-    fn at(group: &Group, spec: ArraySpec) -> Self {
+    fn at(group: &Group, spec: ArraySpec, separator: char) -> Self {
         Self {
             folder: group.path.join(&spec.name),
+            separator,
             map: group.io.map,
             window: group.io.window,
             keep_pages: false,
+            direct: Arc::new(AtomicBool::new(group.io.direct)),
             spec,
         }
     }
 
-    /// The same array for one whose chunks are read again soon: their pages stay in memory as long as nobody needs it.
+    /// The same array for one whose chunks are read again soon: they are written to the page cache, and their pages stay
+    /// there as long as nobody needs the memory.
     #[must_use]
     pub fn keeping_pages(self) -> Self {
-        Self { keep_pages: true, ..self }
-    }
-
-    fn spec_from(name: &str, metadata: &Value) -> Option<ArraySpec> {
-        let numbers = |value: &Value| -> Option<Vec<usize>> {
-            value.as_array()?.iter().map(|n| n.as_u64().map(|n| n as usize)).collect()
-        };
-        let codecs = metadata["codecs"].as_array()?;
-        let codec_name = |codec: &Value| codec["name"].as_str().or(codec.as_str()).map(str::to_owned);
-        let memory_order = match codecs.len() {
-            1 => None,
-            2 if codec_name(&codecs[0])? == "transpose" => Some(numbers(&codecs[0]["configuration"]["order"])?),
-            _ => return None,
-        };
-        if codec_name(codecs.last()?)? != "bytes" {
-            return None;
-        }
-        let stored = match metadata["data_type"].as_str()? {
-            "complex64" => StoredType::Complex64,
-            "complex128" => StoredType::Complex128,
-            other => StoredType::Sample(serde_json::from_value(json!(short_name(other)?)).ok()?),
-        };
-        let dims = metadata["dimension_names"].as_array()?.iter().map(|d| d.as_str().unwrap_or("").to_owned());
-        Some(ArraySpec {
-            name: name.to_owned(),
-            shape: numbers(&metadata["shape"])?,
-            chunk: numbers(&metadata["chunk_grid"]["configuration"]["chunk_shape"])?,
-            stored,
-            memory_order,
-            dims: dims.collect(),
-        })
+        Self { keep_pages: true, direct: Arc::default(), ..self }
     }
 
     /// Whether chunks are read through memory maps; on a network they are not.
@@ -344,13 +117,19 @@ impl ChunkedArray {
     }
 
     fn chunk_path(&self, index: &[usize]) -> PathBuf {
-        let mut path = self.folder.join("c");
-        path.extend(index.iter().map(ToString::to_string));
-        path
+        let mut name = "c".to_owned();
+        for number in index {
+            name.push(self.separator);
+            name.push_str(&number.to_string());
+        }
+        self.folder.join(name)
     }
 
     /// Writes one chunk (or the beginning of an edge chunk; the rest reads as zeros) and returns its file, which the
     /// caller flushes with [`sync_chunk`](crate::store::sync_chunk) before it counts on it.
+    ///
+    /// Bytes that begin with a block in memory ([`AlignedBytes`](crate::memory::AlignedBytes)) go past the page cache, where
+    /// the group's [`Io`](crate::store::Io) says so, the system can, and the disk is fast enough to be waited for.
     ///
     /// # Errors
     /// [`Io`](crate::error::ErrorKind::Io); a full disk has its own hint.
@@ -367,10 +146,11 @@ impl ChunkedArray {
         let piece_bytes = self.window.map_or(WRITE_PIECE, |window| WRITE_PIECE.min(window as usize));
         let write = |file: &File| -> std::io::Result<()> {
             let mut waiting = 0;
-            for (i, piece) in bytes.chunks(piece_bytes).enumerate() {
-                file.write_all_at(piece, (i * piece_bytes) as u64)?;
-                waiting += piece.len() as u64;
-                let last = (i + 1) * piece_bytes >= bytes.len();
+            let mut at = self.write_past(&path, bytes)?;
+            for piece in bytes[at..].chunks(piece_bytes) {
+                file.write_all_at(piece, at as u64)?;
+                (at, waiting) = (at + piece.len(), waiting + piece.len() as u64);
+                let last = at == bytes.len();
                 if self.window.is_some_and(|window| waiting >= window || last) {
                     if self.keep_pages { file.sync_data() } else { write_out(file) }?;
                     waiting = 0;
@@ -387,6 +167,32 @@ impl ChunkedArray {
             .and_then(|file| write(&file))
             .map_err(|e| Error::io(&path, "write", e))?;
         Ok(path)
+    }
+
+    /// Writes the chunk's whole blocks past the page cache; bytes that are written so, none where it cannot be.
+    fn write_past(&self, path: &Path, bytes: &[u8]) -> std::io::Result<usize> {
+        let whole = bytes.len() / BLOCK * BLOCK;
+        if whole == 0 || !(bytes.as_ptr() as usize).is_multiple_of(BLOCK) || !self.direct.load(Ordering::Relaxed) {
+            return Ok(0);
+        }
+        let begin = Instant::now();
+        let refused = || {
+            self.direct.store(false, Ordering::Relaxed);
+            Ok(0)
+        };
+        let Some(file) = open_past(path, true) else { return refused() };
+        for (i, piece) in bytes[..whole].chunks(WRITE_PIECE).enumerate() {
+            match file.write_all_at(piece, (i * WRITE_PIECE) as u64) {
+                Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => return refused(),
+                done => done?,
+            }
+        }
+        // In a control group what waits for the disk would have to be waited for all the same.
+        let slow = self.window.is_none() && begin.elapsed().as_secs_f64() > whole as f64 / SLOW_DISK;
+        if slow && whole >= TELLING {
+            self.direct.store(false, Ordering::Relaxed);
+        }
+        Ok(whole)
     }
 
     /// Writes one small chunk so that a reader, or a run after a crash, sees the old or the new one, never a part.
@@ -418,29 +224,14 @@ impl ChunkedArray {
     }
 }
 
-/// What zarrs says about the file system, with the kind of failure kept: a full disk has its own exit code and hint.
-fn storage_error(path: &Path, action: &str, error: &StorageError) -> Error {
-    let source = match error {
-        StorageError::IOError(io) => std::io::Error::new(io.kind(), io.to_string()),
-        other => std::io::Error::other(other.to_string()),
-    };
-    Error::io(path, action, source)
-}
-
-/// serde's name of a [`DType`] from Zarr's: `uint16` → `u16`.
-fn short_name(name: &str) -> Option<String> {
-    for (long, short) in [("uint", "u"), ("int", "i"), ("float", "f")] {
-        if let Some(bits) = name.strip_prefix(long) {
-            return Some(format!("{short}{bits}"));
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 #[expect(clippy::float_cmp, reason = "the promise is equality to the last bit")]
 mod tests {
     use super::*;
+    use crate::axes::DType;
+    use crate::memory::AlignedBytes;
+    use crate::store::{Io, StoredType};
+    use serde_json::{Map, Value, json};
     use zarrs::array::ArraySubset;
 
     #[test]
@@ -502,22 +293,52 @@ mod tests {
         assert_ne!(time(), old);
     }
 
-    #[test]
-    fn a_full_disk_under_the_metadata_is_called_by_its_name() {
-        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-        let error = storage_error(Path::new("a"), "write array metadata", &StorageError::IOError(Arc::new(full)));
-        assert_eq!(error.exit_code(), 5, "{error}");
+    fn group_of(folder: &Path, io: Io) -> Group {
+        let mut group = Group::create(folder, Map::new()).expect("group");
+        group.set_io(io);
+        group
     }
 
     #[test]
-    fn images_come_back_and_are_replaced_whatever_their_size() {
-        let folder = tempfile::tempdir().expect("tempdir");
-        let group = Group::create(folder.path(), Map::new()).expect("group");
-        for shape in [(3, 5), (2, 2)] {
-            let image = Image::from_shape_fn(shape, |(r, c)| r as f64 - 0.25 * c as f64);
-            group.write_image("x", &image, ["row", "col"]).expect("write");
-            assert_eq!(group.read_image("x").expect("read"), image);
+    fn chunks_are_the_same_past_the_page_cache_and_through_it() {
+        let io = Io { map: false, window: None, direct: true };
+        let ways = [io, Io { direct: false, ..io }, Io { window: Some(1 << 20), ..io }];
+        for (way, len) in ways.into_iter().flat_map(|way| [5, BLOCK, 3 * BLOCK + 1, (9 << 20) + 77].map(|n| (way, n))) {
+            let folder = tempfile::tempdir().expect("tempdir");
+            let group = group_of(folder.path(), way);
+            let array = ChunkedArray::create(&group, ArraySpec::plain("a", &[len], DType::U8, &["n"])).expect("array");
+            let mut bytes = AlignedBytes::zeroed(len);
+            bytes.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i % 251) as u8);
+            // A longer chunk is written over by a shorter one: its end stays.
+            array.write_chunk(&[0], &vec![9; len]).expect("written");
+            array.write_chunk(&[0], &bytes[..len - len / 4]).expect("written over");
+            let found = array.chunk(&[0]).expect("there");
+            assert!(found.cast::<u8>()[..len - len / 4] == bytes[..len - len / 4], "{way:?} {len}");
+            assert!(found.cast::<u8>()[len - len / 4..].iter().all(|byte| *byte == 9), "{way:?} {len}");
+            assert!(array.keeping_pages().write_chunk(&[0], &bytes).is_ok());
         }
-        assert_eq!(group.read_image("y").map_err(|e| e.exit_code()), Err(6));
+    }
+
+    #[test]
+    fn caches_whose_chunks_lie_in_folders_are_read_and_written_on() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let group = group_of(folder.path(), Io::LOOK);
+        let spec = ArraySpec::plain("a", &[2, 2], DType::U8, &["y", "x"]);
+        ChunkedArray::create(&group, spec.clone()).expect("array");
+        let path = folder.path().join("a/zarr.json");
+        for encoding in [json!({"name": "default", "configuration": {"separator": "/"}}), json!("default")] {
+            let mut metadata: Value = serde_json::from_slice(&std::fs::read(&path).expect("read")).expect("JSON");
+            metadata["chunk_key_encoding"] = encoding;
+            std::fs::write(&path, metadata.to_string()).expect("written");
+            let old = ChunkedArray::ensure(&group, spec.clone()).expect("opened");
+            old.replace_chunk(&[0, 0], &[1, 2, 3, 4]).expect("written");
+            assert_eq!(std::fs::read(folder.path().join("a/c/0/0")).expect("in its folder"), [1, 2, 3, 4]);
+            assert_eq!(old.chunk(&[0, 0]).expect("read").cast::<u8>(), [1, 2, 3, 4]);
+        }
+        let v2 = json!({"name": "v2", "configuration": {"separator": "."}});
+        let mut metadata: Value = serde_json::from_slice(&std::fs::read(&path).expect("read")).expect("JSON");
+        metadata["chunk_key_encoding"] = v2;
+        std::fs::write(&path, metadata.to_string()).expect("written");
+        assert_eq!(ChunkedArray::open(&group, "a").map(|_| ()).map_err(|e| e.exit_code()), Err(6), "names not known");
     }
 }

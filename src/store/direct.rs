@@ -12,39 +12,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::memory::BLOCK;
 use crate::store::file::write_out;
 
 /// Bytes that may wait for the disk where the usual way has to do and nobody says how many.
 const WINDOW: u64 = 64 << 20;
-
-/// One block of memory, aligned.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(4096))]
-struct Block([u8; BLOCK]);
-
-/// Memory from which can be written past the page cache.
-#[derive(Default)]
-pub(super) struct Stage(Vec<Block>);
-
-impl std::fmt::Debug for Stage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Stage({} bytes)", self.0.len() * BLOCK)
-    }
-}
-
-impl Stage {
-    /// At least `bytes`, in whole blocks.
-    pub(super) fn new(bytes: usize) -> Self {
-        Self(vec![Block::zeroed(); bytes.div_ceil(BLOCK).max(1)])
-    }
-
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        bytemuck::cast_slice_mut(&mut self.0)
-    }
-}
 
 /// Opens an existing file past the page cache, to read it or to write to it; `None` where the system cannot.
 #[cfg(target_os = "linux")]
@@ -91,10 +63,11 @@ impl DirectFile {
         self.past.is_some() && !self.refused.load(Ordering::Relaxed)
     }
 
-    /// Writes `bytes` from byte `at` on: past the page cache when both are multiples of [`BLOCK`] and the bytes lie in a
-    /// [`Stage`]'s beginning, else as usual.
+    /// Writes `bytes` from byte `at` on: past the page cache when both are multiples of [`BLOCK`] and the bytes begin
+    /// with a block in memory too ([`AlignedBytes`](crate::memory::AlignedBytes)), else as usual.
     pub(super) fn write(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        let whole = at.is_multiple_of(BLOCK as u64) && bytes.len().is_multiple_of(BLOCK);
+        let aligned = (bytes.as_ptr() as usize).is_multiple_of(BLOCK) && at.is_multiple_of(BLOCK as u64);
+        let whole = aligned && bytes.len().is_multiple_of(BLOCK);
         if let Some(past) = self.past.as_ref().filter(|_| whole && self.is_direct()) {
             match past.write_all_at(bytes, at) {
                 // Not on this file system, or in larger blocks only: whatever was written is written again.
@@ -115,6 +88,7 @@ impl DirectFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::AlignedBytes;
 
     fn opened(file: &tempfile::NamedTempFile, direct: bool) -> DirectFile {
         let usual = file.reopen().expect("open");
@@ -123,37 +97,47 @@ mod tests {
 
     #[test]
     fn both_ways_write_the_same() {
-        let mut stage = Stage::new(3 * BLOCK - 5);
-        assert_eq!(stage.bytes_mut().len(), 3 * BLOCK);
-        stage.bytes_mut().iter_mut().enumerate().for_each(|(i, byte)| *byte = (i % 251) as u8 + 1);
+        let mut stage = AlignedBytes::zeroed(3 * BLOCK);
+        stage.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i % 251) as u8 + 1);
         for direct in [true, false] {
             let file = tempfile::NamedTempFile::new().expect("file");
             let out = opened(&file, direct);
             assert!(direct || !out.is_direct());
             // Blocks, half a block before them, an odd piece behind.
-            out.write(&stage.bytes_mut()[..2 * BLOCK], BLOCK as u64).expect("blocks");
-            out.write(&stage.bytes_mut()[..BLOCK / 2], BLOCK as u64 / 2).expect("before");
-            out.write(&stage.bytes_mut()[..7], 3 * BLOCK as u64).expect("behind");
+            out.write(&stage[..2 * BLOCK], BLOCK as u64).expect("blocks");
+            out.write(&stage[..BLOCK / 2], BLOCK as u64 / 2).expect("before");
+            out.write(&stage[..7], 3 * BLOCK as u64).expect("behind");
             let mut expected = vec![0; BLOCK / 2];
-            expected.extend_from_slice(&stage.bytes_mut()[..BLOCK / 2]);
-            expected.extend_from_slice(&stage.bytes_mut()[..2 * BLOCK]);
-            expected.extend_from_slice(&stage.bytes_mut()[..7]);
+            expected.extend_from_slice(&stage[..BLOCK / 2]);
+            expected.extend_from_slice(&stage[..2 * BLOCK]);
+            expected.extend_from_slice(&stage[..7]);
             assert!(std::fs::read(file.path()).expect("read") == expected, "direct: {direct}");
         }
     }
 
     #[test]
-    fn where_the_system_refuses_the_usual_way_is_taken() {
+    fn memory_that_begins_anywhere_goes_the_usual_way() {
         let file = tempfile::NamedTempFile::new().expect("file");
         let out = opened(&file, true);
-        // Memory that is aligned for nothing: refused by every system that writes past its cache at all.
-        let odd = vec![7u8; BLOCK + 1];
-        let start = usize::from((odd.as_ptr() as usize).is_multiple_of(2));
-        out.write(&odd[start..start + BLOCK], 0).expect("as usual");
+        let mut bytes = AlignedBytes::zeroed(2 * BLOCK);
+        bytes.fill(7);
+        out.write(&bytes[1..=BLOCK], 0).expect("as usual");
         assert!(std::fs::read(file.path()).expect("read").iter().all(|byte| *byte == 7));
-        let mut stage = Stage::new(BLOCK);
-        stage.bytes_mut().fill(9);
-        out.write(stage.bytes_mut(), BLOCK as u64).expect("still");
-        assert_eq!(std::fs::read(file.path()).expect("read").len(), 2 * BLOCK);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn where_the_system_refuses_the_usual_way_is_taken() {
+        let file = tempfile::NamedTempFile::new().expect("file");
+        // Of the kernel's files that say "invalid argument" to whatever is no number, one that every process has.
+        let past = File::options().write(true).open("/proc/self/oom_score_adj").expect("open");
+        let out = DirectFile { past: Some(past), ..opened(&file, false) };
+        let mut bytes = AlignedBytes::zeroed(BLOCK);
+        bytes.fill(b'x');
+        assert!(out.is_direct());
+        out.write(&bytes, 0).expect("the usual way");
+        assert!(!out.is_direct(), "nobody asks again");
+        out.write(&bytes, BLOCK as u64).expect("the usual way at once");
+        assert!(std::fs::read(file.path()).expect("read") == [b'x'; 2 * BLOCK]);
     }
 }

@@ -11,20 +11,24 @@ mod chunk_bytes;
 mod chunk_source;
 mod direct;
 mod file;
+mod group;
 mod mmap;
 mod placed;
 mod rates;
+mod spec;
 mod speed;
 
-pub use array::{ArraySpec, ChunkedArray, Group, Io, StoredType};
+pub use array::ChunkedArray;
 pub use chunk_bytes::ChunkBytes;
 pub use chunk_source::ChunkSource;
 pub use file::{
     atomic_write, create_folder, device, disk_usage, free_disk, is_network, local_scratch, network_kind, remove_file,
     remove_folder, sync_chunk, write_out_path,
 };
+pub use group::{Group, Io};
 pub use placed::{Place, PlacedArray};
 pub use rates::{rates_path, read_rates, write_rates};
+pub use spec::{ArraySpec, StoredType};
 pub use speed::{ColdRead, drop_pages, time_reading, time_writing};
 
 #[cfg(target_endian = "big")]

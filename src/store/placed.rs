@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::memory::BLOCK;
+use crate::memory::{AlignedBytes, BLOCK};
 use crate::store::Io;
-use crate::store::direct::{DirectFile, Stage};
+use crate::store::direct::DirectFile;
 
 /// Bytes of a piece that is read and converted at once: they stay on the stack.
 const PIECE: usize = 16 << 10;
@@ -48,7 +48,7 @@ pub struct PlacedArray {
     place: Place,
     stage_bytes: usize,
     /// Those that no writer has just now.
-    stages: Arc<Mutex<Vec<Stage>>>,
+    stages: Arc<Mutex<Vec<AlignedBytes>>>,
 }
 
 impl PlacedArray {
@@ -71,10 +71,10 @@ impl PlacedArray {
         Ok(Self { path: path.to_owned(), file, place, stage_bytes: STAGE, stages: Arc::default() })
     }
 
-    /// The same array, each writer of which holds `bytes` (in whole blocks, and at least one) to convert numbers in.
+    /// The same array, each writer of which holds `bytes` (or more, to the end of the block) to convert numbers in.
     #[must_use]
     pub fn staged(self, bytes: usize) -> Self {
-        Self { stage_bytes: bytes, ..self }
+        Self { stage_bytes: bytes.next_multiple_of(BLOCK).max(BLOCK), ..self }
     }
 
     /// The same array, if it has so many images of so many numbers.
@@ -106,11 +106,11 @@ impl PlacedArray {
     pub fn write<N: Copy>(&self, first: usize, numbers: &[N], widen: impl Fn(N) -> f64) -> Result<()> {
         let mut at = self.offset(first, numbers.len());
         let mut stage = self.stages.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let stage = stage.get_or_insert_with(|| Stage::new(self.stage_bytes));
+        let stage = stage.get_or_insert_with(|| AlignedBytes::zeroed(self.stage_bytes));
         let mut rest = numbers;
         while !rest.is_empty() {
-            let (piece, behind) = rest.split_at(piece_len(at, rest.len(), stage.bytes_mut().len()));
-            let bytes = &mut stage.bytes_mut()[..piece.len() * NUMBER];
+            let (piece, behind) = rest.split_at(piece_len(at, rest.len(), stage.len()));
+            let bytes = &mut stage[..piece.len() * NUMBER];
             let wide: &mut [f64] = bytemuck::cast_slice_mut(bytes);
             wide.iter_mut().zip(piece).for_each(|(wide, &number)| *wide = widen(number));
             self.file.write(bytes, at).map_err(|e| Error::io(&self.path, "write", e))?;

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::error::{Error, Result};
+use crate::memory::AlignedBytes;
 use crate::progress::CancelToken;
-use crate::store::direct::{DirectFile, Stage, open_past};
+use crate::store::direct::{DirectFile, open_past};
 
 /// Bytes written or read at once.
 const BLOCK: usize = 8 << 20;
@@ -22,17 +23,17 @@ const BLOCK: usize = 8 << 20;
 /// [`Interrupted`](crate::error::ErrorKind::Interrupted). The file is the caller's to delete in any case.
 pub fn time_writing(path: &Path, bytes: u64, cancel: &CancelToken) -> Result<(f64, u64)> {
     let failed = |e| Error::io(path, "write a file to measure the disk", e);
-    let mut stage = Stage::new(BLOCK);
+    let mut stage = AlignedBytes::zeroed(BLOCK);
     // Not zeros, which some file systems and disks do not store.
     let numbers = (0u64..).map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8);
-    stage.bytes_mut().iter_mut().zip(numbers).for_each(|(byte, number)| *byte = number);
+    stage.iter_mut().zip(numbers).for_each(|(byte, number)| *byte = number);
     let blocks = bytes.div_ceil(BLOCK as u64).max(1);
     let start = Instant::now();
     let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;
     let file = DirectFile::new(path, file, true, None);
     for block in 0..blocks {
         cancel.check()?;
-        file.write(stage.bytes_mut(), block * BLOCK as u64).map_err(failed)?;
+        file.write(&stage, block * BLOCK as u64).map_err(failed)?;
     }
     file.file().sync_all().map_err(failed)?;
     Ok((start.elapsed().as_secs_f64(), blocks * BLOCK as u64))
@@ -66,19 +67,19 @@ impl ColdRead {
     /// # Errors
     /// [`Io`](crate::error::ErrorKind::Io), [`Interrupted`](crate::error::ErrorKind::Interrupted).
     pub fn take_part(&self, cancel: &CancelToken) -> Result<u64> {
-        let mut stage = Stage::new(BLOCK);
+        let mut stage = AlignedBytes::zeroed(BLOCK);
         let mut total = 0;
         loop {
             cancel.check()?;
             let at = self.next.fetch_add(BLOCK as u64, Ordering::Relaxed);
             let past = self.past.as_ref().filter(|_| !self.refused.load(Ordering::Relaxed));
-            let read = match past.map(|past| past.read_at(stage.bytes_mut(), at)) {
+            let read = match past.map(|past| past.read_at(&mut stage, at)) {
                 Some(Err(e)) if e.kind() == ErrorKind::InvalidInput => {
                     self.refused.store(true, Ordering::Relaxed);
-                    self.file.read_at(stage.bytes_mut(), at)
+                    self.file.read_at(&mut stage, at)
                 }
                 Some(read) => read,
-                None => self.file.read_at(stage.bytes_mut(), at),
+                None => self.file.read_at(&mut stage, at),
             };
             match read.map_err(|e| Error::io(&self.path, "read a file to measure the disk", e))? {
                 0 => return Ok(total),

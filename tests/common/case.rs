@@ -87,6 +87,11 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// The chunk files of an array of a cache.
+pub fn chunks(array: &Path) -> Vec<PathBuf> {
+    files(array).into_iter().filter(|path| !path.ends_with("zarr.json")).collect()
+}
+
 pub fn change_manifest(cache: &Path, change: impl FnOnce(&mut serde_json::Value)) {
     let path = cache.join("manifest.json");
     let mut value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();

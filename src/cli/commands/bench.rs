@@ -52,7 +52,7 @@ pub(in crate::cli) fn run(args: &BenchArgs, talk: &Talk, cancel: &CancelToken) -
     let made = |name: &str, size: u64| generated(&folder.0.join(name), size, &workers, (cancel, &bars), talk);
     let mut outcomes = Vec::new();
     if let Some(input) = &args.input {
-        outcomes.push(measure(&Source { path: input.clone(), generated: false }, &config)?);
+        outcomes.push(measure(&Source { path: input.clone(), generated: false, warm: args.warm }, &config)?);
     } else {
         let source = made("scan.mib", size)?;
         let lean = config.with_settings(["run.mode=lean"])?;
@@ -143,7 +143,7 @@ fn generated(
     talk.note(&format!("making a scan of {} positions with {} detector pixels", spec.scan, spec.det));
     write_fast(path, &spec, workers, (cancel, bars))?;
     write_calibration(&path.with_extension("toml"), &spec)?;
-    Ok(Source { path: path.to_owned(), generated: true })
+    Ok(Source { path: path.to_owned(), generated: true, warm: true })
 }
 
 /// Saves the rates; the ones of steps that this bench did not run stay as they were. Where they are; `None` when they

@@ -82,7 +82,7 @@ impl ParallelMib {
 
     /// Bytes of the buffers that [`write`](Self::write) needs with this many workers.
     pub fn buffer_bytes(&self, workers: usize) -> u64 {
-        ((workers + SPARE) * self.frames_in_block() * self.layout.frame_bytes()) as u64
+        Pool::bytes(workers + SPARE, self.frames_in_block() * self.layout.frame_bytes())
     }
 
     fn frames_in_block(&self) -> usize {

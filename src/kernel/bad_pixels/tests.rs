@@ -191,3 +191,15 @@ fn too_few_frames_or_counts_or_a_tiny_disk_say_nothing() {
         Statistics { mean: &empty, dispersion: &undefined, crop: CROP, center: CENTER, radius: 1.0, frames: 400 };
     assert_eq!(find(&statistics).found, []);
 }
+
+proptest! {
+    #[test]
+    fn the_median_is_that_of_the_sorted_numbers(numbers in prop::collection::vec(-9i32..9, 1..40)) {
+        let mut values: Vec<f64> = numbers.iter().copied().map(f64::from).collect();
+        let mut sorted = values.clone();
+        sorted.sort_by(f64::total_cmp);
+        let half = sorted.len() / 2;
+        let expected = if sorted.len() % 2 == 1 { sorted[half] } else { f64::midpoint(sorted[half - 1], sorted[half]) };
+        prop_assert!((median(&mut values) - expected).abs() < 1e-12);
+    }
+}

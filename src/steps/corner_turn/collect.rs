@@ -7,7 +7,8 @@ use super::slabs::{Geometry, SlabBuffer, SlabMaker};
 use super::turn::{Place, Turned, TurnedSamples};
 use crate::error::Result;
 use crate::kernel::transpose::Sum;
-use crate::pipeline::{AlignedBytes, Block, Emitter, Pooled};
+use crate::memory::AlignedBytes;
+use crate::pipeline::{Block, Emitter, Pooled};
 use crate::store::ChunkedArray;
 
 /// Sums over all frames so far.

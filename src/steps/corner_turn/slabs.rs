@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::axes::{Crop, DType, DetShape, ScanShape};
 use crate::error::{Error, Result};
-use crate::pipeline::{AlignedBytes, Emitter, Pool, Pooled};
+use crate::memory::AlignedBytes;
+use crate::pipeline::{Emitter, Pool, Pooled};
 
 /// What all blocks know about the geometry.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,7 @@ use crate::axes::Sample;
 use crate::error::Result;
 use crate::kernel::convert::pixel_sums;
 use crate::kernel::merge::bilinear::{Band, Placement, SplatGrid, Totals, deposit};
-use crate::pipeline::AlignedBytes;
+use crate::memory::AlignedBytes;
 use crate::steps::context::RunContext;
 use crate::steps::stack::Stack;
 

@@ -11,7 +11,7 @@ use crate::kernel::fft2::Fft2;
 use crate::kernel::merge::fourier::{
     Band, Circle, Column, FourierGrid, FourierMerge, Loader, Phases, Runs, Shifted, ShiftedSpectrum, SideBands, hull,
 };
-use crate::pipeline::AlignedBytes;
+use crate::memory::AlignedBytes;
 use crate::steps::context::RunContext;
 use crate::steps::stack::Stack;
 
@@ -188,11 +188,12 @@ pub(in crate::steps) fn pass<S: Sample>(
     sums.moved = merges.into_iter().map(|merge| (merge, Vec::new())).collect();
 
     ctx.progress.begin("merge", (parts.len() * n * size_of::<S>()) as u64);
-    for (number, group) in parts.chunks(batch).enumerate() {
-        ctx.cancel.check()?;
-        let images = &mut images.cast_mut::<S>()[..group.len() * n];
-        let first = number * batch;
-        ctx.workers.install(|| -> Result<()> {
+    // All batches inside the pool: from outside, each loop would wait until the system has woken this thread again.
+    ctx.workers.install(|| -> Result<()> {
+        for (number, group) in parts.chunks(batch).enumerate() {
+            ctx.cancel.check()?;
+            let images = &mut images.cast_mut::<S>()[..group.len() * n];
+            let first = number * batch;
             let jobs = shares.par_iter_mut().zip(images.par_chunks_mut(SLOTS * n)).zip(group.par_chunks(SLOTS));
             jobs.enumerate().try_for_each(|(share_number, ((share, images), parts))| {
                 let first = first + share_number * SLOTS;
@@ -204,31 +205,30 @@ pub(in crate::steps) fn pass<S: Sample>(
                     load(share, pair, (images, n), parts, |i, moved| shifts[moved][at(i)]);
                 }
                 Ok(())
-            })
-        })?;
-        let slots = shares.iter().flat_map(|share| &share.slots);
-        let circles = sums.sides.as_ref().map(|(_, circles)| circles[first..first + group.len()].to_vec());
-        let ready: Vec<_> = slots
-            .zip(group)
-            .enumerate()
-            .filter(|(_, ((spectrum, _), _))| spectrum.weight() > 0.0)
-            .map(|(i, ((spectrum, phases), part))| {
-                let circles = circles.as_ref().map(|circles| [circles[i], circles[i].opposite()]);
-                Loaded { half: part.half, spectrum, circles, phases }
-            })
-            .collect();
-        for item in &ready {
-            sums.note(item);
-        }
-        let mut strips = sums.strips(lines);
-        ctx.workers.install(|| {
+            })?;
+            let slots = shares.iter().flat_map(|share| &share.slots);
+            let circles = sums.sides.as_ref().map(|(_, circles)| circles[first..first + group.len()].to_vec());
+            let ready: Vec<_> = slots
+                .zip(group)
+                .enumerate()
+                .filter(|(_, ((spectrum, _), _))| spectrum.weight() > 0.0)
+                .map(|(i, ((spectrum, phases), part))| {
+                    let circles = circles.as_ref().map(|circles| [circles[i], circles[i].opposite()]);
+                    Loaded { half: part.half, spectrum, circles, phases }
+                })
+                .collect();
+            for item in &ready {
+                sums.note(item);
+            }
+            let mut strips = sums.strips(lines);
             strips.par_iter_mut().for_each(|strip| strip.add(&ready, grid));
             if let Some(bright) = bright.as_deref_mut() {
                 add_bright(&*images, group, bright, 4 * workers);
             }
-        });
-        ctx.progress.advance((group.len() * n * size_of::<S>()) as u64);
-    }
+            ctx.progress.advance((group.len() * n * size_of::<S>()) as u64);
+        }
+        Ok(())
+    })?;
     ctx.progress.end();
     Ok(())
 }

@@ -13,6 +13,7 @@ use crate::kernel::correlate::Normalisation;
 use crate::kernel::fft2::Fft2;
 use crate::kernel::lanes::{Cell, PairCorrelation};
 use crate::machine::MachineRates;
+use crate::memory::AlignedBytes;
 use crate::pipeline::Workers;
 use crate::plan::MOST_READERS;
 use crate::progress::CancelToken;
@@ -22,6 +23,9 @@ use crate::store;
 const LARGEST_FILE: u64 = 1 << 30;
 /// Bytes that are copied at once: more than any processor's cache.
 const COPY: usize = 64 << 20;
+/// Pieces of new memory that are filled side by side, and their length.
+const NEW_PIECES: usize = 32;
+const NEW_PIECE: usize = 4 << 20;
 /// Seconds for which transforms run on one thread.
 const FFT_SECONDS: f64 = 0.25;
 const QUICK_FFT_SECONDS: f64 = 0.05;
@@ -46,6 +50,7 @@ pub(super) fn measure(
         Ok(bytes as f64 / seconds)
     })?;
     store::remove_file(&file)?;
+    rates.new_memory = new_memory(workers, cancel)?;
     let from = vec![1u8; COPY];
     let mut to = vec![0u8; COPY];
     rates.memory_copy = best(|| {
@@ -67,6 +72,23 @@ fn cold_read(file: &Path, cancel: &CancelToken) -> Result<f64> {
     let read = || (0..MOST_READERS).into_par_iter().map(|_| reading.take_part(cancel)).sum::<Result<u64>>();
     let bytes = workers.install(read)?;
     Ok(bytes as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Bytes/s of new memory. The mean counts, not the best: memory that was free for long may take several times as long as what
+/// another process has just given back, above all on a virtual machine, and runs meet both.
+fn new_memory(workers: &Workers, cancel: &CancelToken) -> Result<f64> {
+    let start = Instant::now();
+    for _ in 0..TIMES {
+        let fill = |_| {
+            let mut piece = AlignedBytes::zeroed(NEW_PIECE);
+            piece.fill(1);
+            piece
+        };
+        let pieces: Vec<_> = workers.install(|| (0..NEW_PIECES).into_par_iter().map(fill).collect());
+        std::hint::black_box(pieces);
+        cancel.check()?;
+    }
+    Ok((TIMES * NEW_PIECES * NEW_PIECE) as f64 / start.elapsed().as_secs_f64())
 }
 
 fn best(mut measure: impl FnMut() -> Result<f64>) -> Result<f64> {

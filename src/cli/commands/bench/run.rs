@@ -26,6 +26,8 @@ pub(super) struct Source {
     pub(super) path: PathBuf,
     /// Made for this bench, hence in the system's memory, and with its calibration beside it.
     pub(super) generated: bool,
+    /// Whether another one is to be in memory, too.
+    pub(super) warm: bool,
 }
 
 /// A run and what it took.
@@ -33,6 +35,8 @@ pub(super) struct Outcome {
     pub(super) config: Config,
     pub(super) input: PathBuf,
     pub(super) generated: bool,
+    /// Whether another one was in memory, too.
+    pub(super) warm: bool,
     /// Whether bigFT and the correlations were written to the HDF5 cache alone.
     pub(super) in_place: bool,
     /// Bytes of the stack in the type in which it was kept.
@@ -49,6 +53,10 @@ pub(super) struct Outcome {
     pub(super) stages: Vec<Stage>,
     pub(super) graphs: Vec<GraphReport>,
     pub(super) roofline: Roofline,
+    /// Bytes/s at which the source can be read.
+    read_rate: f64,
+    /// Bytes of everything that was written.
+    written: f64,
 }
 
 /// Runs all steps and exports on `source`, with everything that is written in a folder inside `place`, which is deleted.
@@ -62,10 +70,15 @@ pub(super) fn measure(
     let folder = place.join("run");
     store::create_folder(&folder)?;
     let config = config_for(source, config, &folder)?;
-    if !source.generated {
-        // Whatever was read before: every bench of a file begins with a file that is on the disk only.
-        store::drop_pages(&source.path)?;
-    }
+    // Whatever was read before: every bench of a file begins with a file that is on the disk only.
+    let read_rate = match (source.generated, source.warm) {
+        (true, _) => rates.warm_read,
+        (false, true) => warmed(&source.path, cancel)?,
+        (false, false) => {
+            store::drop_pages(&source.path)?;
+            rates.cold_read
+        }
+    };
     talk.note(&format!("running on {} ({} mode)", source.path.display(), mode_name(&config)));
     let bars = Bars::new(talk);
     let recorder = Recorder::new(&bars);
@@ -91,6 +104,7 @@ pub(super) fn measure(
     drop(session);
     let seconds = recorder.now();
     let stages = recorder.finish();
+    let written = store::disk_usage(&folder) as f64;
     store::remove_folder(&folder)?;
     let shape = (info.scan, info.det, info.dtype);
     let (crop, radius) = (results.disk.crop.shape(), results.disk.radius);
@@ -100,6 +114,7 @@ pub(super) fn measure(
     let mut outcome = Outcome {
         input: source.path.clone(),
         generated: source.generated,
+        warm: source.warm,
         in_place,
         stack_bytes,
         shape,
@@ -112,10 +127,21 @@ pub(super) fn measure(
         stages,
         graphs,
         roofline: Roofline::of(&Work::default(), rates, seconds),
+        read_rate,
+        written,
         config,
     };
     outcome.roofline = Roofline::of(&outcome.work(results.upscale()), rates, seconds);
     Ok(outcome)
+}
+
+/// Has the system hold a file in memory, as far as it will; bytes/s at which it is read from there.
+fn warmed(path: &Path, cancel: &CancelToken) -> Result<f64> {
+    // Fetched anew, in the large pieces in which the system reads ahead: what was written piece by piece lies in small ones.
+    store::drop_pages(path)?;
+    store::time_reading(path, u64::MAX, cancel)?;
+    let (seconds, bytes) = store::time_reading(path, u64::MAX, cancel)?;
+    Ok(bytes as f64 / seconds)
 }
 
 /// The configuration with all results inside `folder`, and for a generated scan with the calibration beside it.
@@ -167,7 +193,9 @@ impl Outcome {
                 (true, true) => samples * 24.0,
                 (true, false) => samples * 3.0 * real,
             },
-            cold: !self.generated,
+            read_rate: self.read_rate,
+            stack: self.stack_bytes,
+            written: self.written,
         }
     }
 
@@ -232,6 +260,7 @@ impl Outcome {
         json!({
             "input": self.input,
             "generated": self.generated,
+            "warm": self.generated || self.warm,
             "mode": mode_name(&self.config),
             "method": if self.config.is_parametric() { "parametric" } else { "classic" },
             "workers": self.workers,

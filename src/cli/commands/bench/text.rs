@@ -27,6 +27,7 @@ fn machine(rates: &MachineRates) -> String {
         ("read from memory", rates.warm_read, "B/s"),
         ("disk, write", rates.write, "B/s"),
         ("memory copy, 1 thread", rates.memory_copy, "B/s"),
+        ("new memory, all", rates.new_memory, "B/s"),
         ("FFT 256×256, 1 thread", rates.fft_256_one, "flop/s"),
         ("FFT 256×256, all", rates.fft_256_all, "flop/s"),
         ("FFT 512×512, 1 thread", rates.fft_512_one, "flop/s"),
@@ -45,7 +46,7 @@ fn of_run(run: &Outcome) -> String {
         mode_name(&run.config),
         run.crop,
         run.workers,
-        if run.generated { "warm" } else { "cold" },
+        if run.generated || run.warm { "warm" } else { "cold" },
     );
     let _ = writeln!(text, "  {:<14} {:>9} {:>6} {:>13}", "stage", "seconds", "%", "input");
     for stage in &run.stages {
@@ -78,6 +79,17 @@ fn of_run(run: &Outcome) -> String {
         with_unit(r.flops, "flop"),
         r.flops_seconds,
         r.percent,
+    );
+    let p = &r.parts;
+    let _ = writeln!(
+        text,
+        "  its parts one after the other: {:.2} s (read {:.2}, new memory {:.2}, transforms {:.2}, write {:.2}), {:.0} % of the time",
+        p.sum,
+        p.read,
+        p.memory,
+        p.transforms,
+        p.write,
+        100.0 * p.sum / run.seconds.max(1e-9),
     );
     text
 }
