@@ -18,7 +18,7 @@ const SAMPLE_BYTES: usize = 64 << 20;
 /// Neighbouring frames that are read together.
 const RUN: usize = 8;
 /// Runs of a group that the system fetches while another is looked at.
-const AHEAD: usize = 2;
+const AHEAD: usize = 8;
 /// Groups of runs that are looked at side by side at most, and the memory that they may take.
 const MOST_GROUPS: usize = 16;
 const GROUPS_BYTES: usize = 8 << 20;
