@@ -24,9 +24,9 @@ use crate::store;
 /// What is run on.
 pub(super) struct Source {
     pub(super) path: PathBuf,
-    /// Made for this bench, hence in the system's memory, and with its calibration beside it.
+    /// Made for this bench, with its calibration beside it.
     pub(super) generated: bool,
-    /// Whether another one is to be in memory, too.
+    /// Whether it is to be in the system's memory.
     pub(super) warm: bool,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Outcome {
     pub(super) config: Config,
     pub(super) input: PathBuf,
     pub(super) generated: bool,
-    /// Whether another one was in memory, too.
+    /// Whether it was in the system's memory.
     pub(super) warm: bool,
     /// Whether bigFT and the correlations were written to the HDF5 cache alone.
     pub(super) in_place: bool,
@@ -71,14 +71,8 @@ pub(super) fn measure(
     store::create_folder(&folder)?;
     let config = config_for(source, config, &folder)?;
     // Whatever was read before: every bench of a file begins with a file that is on the disk only.
-    let read_rate = match (source.generated, source.warm) {
-        (true, _) => rates.warm_read,
-        (false, true) => warmed(&source.path, cancel)?,
-        (false, false) => {
-            store::drop_pages(&source.path)?;
-            rates.cold_read
-        }
-    };
+    store::write_out_path(&source.path)?;
+    let read_rate = if source.warm { warmed(&source.path, cancel)? } else { rates.cold_read };
     talk.note(&format!("running on {} ({} mode)", source.path.display(), mode_name(&config)));
     let bars = Bars::new(talk);
     let recorder = Recorder::new(&bars);
@@ -135,10 +129,9 @@ pub(super) fn measure(
     Ok(outcome)
 }
 
-/// Has the system hold a file in memory, as far as it will; bytes/s at which it is read from there.
+/// Has the system hold a file in memory that is only on the disk, as far as it will; bytes/s at which it is read from there.
 fn warmed(path: &Path, cancel: &CancelToken) -> Result<f64> {
-    // Fetched anew, in the large pieces in which the system reads ahead: what was written piece by piece lies in small ones.
-    store::drop_pages(path)?;
+    // In the large pieces in which the system reads ahead; what was written piece by piece would lie in small ones.
     store::time_reading(path, u64::MAX, cancel)?;
     let (seconds, bytes) = store::time_reading(path, u64::MAX, cancel)?;
     Ok(bytes as f64 / seconds)
@@ -260,7 +253,7 @@ impl Outcome {
         json!({
             "input": self.input,
             "generated": self.generated,
-            "warm": self.generated || self.warm,
+            "warm": self.warm,
             "mode": mode_name(&self.config),
             "method": if self.config.is_parametric() { "parametric" } else { "classic" },
             "workers": self.workers,

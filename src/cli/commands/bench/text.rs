@@ -46,7 +46,7 @@ fn of_run(run: &Outcome) -> String {
         mode_name(&run.config),
         run.crop,
         run.workers,
-        if run.generated || run.warm { "warm" } else { "cold" },
+        if run.warm { "warm" } else { "cold" },
     );
     let _ = writeln!(text, "  {:<14} {:>9} {:>6} {:>13}", "stage", "seconds", "%", "input");
     for stage in &run.stages {
