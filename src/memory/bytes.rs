@@ -1,9 +1,10 @@
 //! Buffers: aligned for every number and for the disk, and in huge pages where they are long.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
-use memmap2::MmapMut;
+use memmap2::{MmapMut, MmapRaw};
 
 use crate::memory::BLOCK;
 
@@ -32,9 +33,9 @@ pub struct AlignedBytes {
 
 enum Held {
     Blocks(Vec<Block>),
-    /// The bytes begin at `start`, where a huge page does.
+    /// The bytes begin at `start`. No other buffer of the same map holds any of them.
     Map {
-        map: MmapMut,
+        map: Arc<MmapRaw>,
         start: usize,
     },
 }
@@ -54,9 +55,21 @@ impl std::fmt::Debug for Held {
 impl AlignedBytes {
     /// `len` zero bytes. Long ones take memory only where they are written to.
     pub fn zeroed(len: usize) -> Self {
-        // Without a map the allocator is asked, which ends the program in its own way when there is no memory.
-        let held = Held::map(len).unwrap_or_else(|| Held::Blocks(vec![Block::zeroed(); len.div_ceil(BLOCK)]));
-        Self { held, len }
+        Self::zeroed_together(1, len).pop().unwrap_or_default()
+    }
+
+    /// `count` buffers of `len` zero bytes that lie side by side in the same huge pages: the memory goes back to the system when
+    /// the last of them is dropped.
+    pub fn zeroed_together(count: usize, len: usize) -> Vec<Self> {
+        let apart = len.next_multiple_of(BLOCK);
+        let of = |held: Held| Self { held, len };
+        match map(count.saturating_mul(apart)) {
+            Some((map, first)) => {
+                (0..count).map(|i| of(Held::Map { map: Arc::clone(&map), start: first + i * apart })).collect()
+            }
+            // The allocator ends the program in its own way when there is no memory.
+            None => (0..count).map(|_| of(Held::Blocks(vec![Block::zeroed(); apart / BLOCK]))).collect(),
+        }
     }
 
     /// The memory that a buffer of `len` bytes takes when it is full: its length, and what its last page has to spare.
@@ -66,6 +79,11 @@ impl AlignedBytes {
         }
         let huge = huge_part(len);
         if huge > len { huge } else { len }
+    }
+
+    /// The same for `count` buffers that lie [together](Self::zeroed_together).
+    pub const fn held_together(count: usize, len: usize) -> usize {
+        Self::held(count * len.next_multiple_of(BLOCK))
     }
 
     /// A view as numbers.
@@ -85,21 +103,21 @@ impl AlignedBytes {
     }
 }
 
-impl Held {
-    fn map(len: usize) -> Option<Self> {
-        if len < MAPPED {
-            return None;
-        }
-        // With room to begin where a huge page does; addresses cost nothing.
-        let map = MmapMut::map_anon(len.checked_next_multiple_of(HUGE)?.checked_add(HUGE)?).ok()?;
-        let start = (map.as_ptr() as usize).next_multiple_of(HUGE) - map.as_ptr() as usize;
-        // A wish: without huge pages everything works as well, only slower.
-        #[cfg(target_os = "linux")]
-        if huge_part(len) > 0 {
-            let _ = map.advise_range(memmap2::Advice::HugePage, start, huge_part(len));
-        }
-        Some(Self::Map { map, start })
+/// New memory for `len` bytes, and where in it they begin: where a huge page does. `None` for few bytes, and where there is no
+/// memory.
+fn map(len: usize) -> Option<(Arc<MmapRaw>, usize)> {
+    if len < MAPPED {
+        return None;
     }
+    // With room to begin where a huge page does; addresses cost nothing.
+    let map = MmapMut::map_anon(len.checked_next_multiple_of(HUGE)?.checked_add(HUGE)?).ok()?;
+    let start = (map.as_ptr() as usize).next_multiple_of(HUGE) - map.as_ptr() as usize;
+    // A wish: without huge pages everything works as well, only slower.
+    #[cfg(target_os = "linux")]
+    if huge_part(len) > 0 {
+        let _ = map.advise_range(memmap2::Advice::HugePage, start, huge_part(len));
+    }
+    Some((Arc::new(map.into()), start))
 }
 
 /// How many of `len` bytes, from the first one on, to wish huge pages for; more than there are where the last page is nearly
@@ -115,7 +133,10 @@ impl Deref for AlignedBytes {
     fn deref(&self) -> &[u8] {
         match &self.held {
             Held::Blocks(blocks) => &bytemuck::cast_slice(blocks)[..self.len],
-            Held::Map { map, start } => &map[*start..*start + self.len],
+            // SAFETY: `zeroed_together` made the map long enough for all of its buffers and gave each a part of its own; the
+            // map lives as long as the last of them, its bytes are always initialised, and who has this buffer borrowed
+            // for writing has it alone.
+            Held::Map { map, start } => unsafe { std::slice::from_raw_parts(map.as_ptr().add(*start), self.len) },
         }
     }
 }
@@ -124,7 +145,10 @@ impl DerefMut for AlignedBytes {
     fn deref_mut(&mut self) -> &mut [u8] {
         match &mut self.held {
             Held::Blocks(blocks) => &mut bytemuck::cast_slice_mut(blocks)[..self.len],
-            Held::Map { map, start } => &mut map[*start..*start + self.len],
+            // SAFETY: as for reading.
+            Held::Map { map, start } => unsafe {
+                std::slice::from_raw_parts_mut(map.as_mut_ptr().add(*start), self.len)
+            },
         }
     }
 }
@@ -146,6 +170,27 @@ mod tests {
             }
         }
         assert!(AlignedBytes::default().is_empty());
+    }
+
+    #[test]
+    fn buffers_that_lie_together_are_apart() {
+        for (count, len) in [(0, 7), (3, 5), (7, BLOCK), (5, MAPPED - 3), (3, HUGE + 1)] {
+            let mut all = AlignedBytes::zeroed_together(count, len);
+            assert_eq!(all.len(), count);
+            for (i, bytes) in all.iter_mut().enumerate() {
+                assert!(bytes.len() == len && (bytes.as_ptr() as usize).is_multiple_of(BLOCK), "{count} {len}");
+                assert!(bytes.iter().all(|byte| *byte == 0), "{count} {len}");
+                bytes.fill(i as u8 + 1);
+            }
+            // One after the other goes; what is left stays.
+            while let Some(bytes) = all.pop() {
+                assert!(bytes.iter().all(|byte| *byte == all.len() as u8 + 1), "{count} {len}");
+                drop(bytes);
+                assert!(all.iter().zip(1..).all(|(bytes, i)| bytes.iter().all(|byte| *byte == i)), "{count} {len}");
+            }
+        }
+        assert_eq!(AlignedBytes::held_together(3, BLOCK + 1), 6 * BLOCK);
+        assert_eq!(AlignedBytes::held_together(100, HUGE / 2), 50 * HUGE);
     }
 
     #[test]

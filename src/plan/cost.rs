@@ -110,7 +110,7 @@ impl Sizes {
             scan: request.scan.len() as u64,
             sample,
             real: request.precision.size() as u64,
-            slab: held(crop * (plan.slab_rows * request.scan.cols) as u64 * sample),
+            slab: crop * (plan.slab_rows * request.scan.cols) as u64 * sample,
             crop,
             output: request.scan.len() as u64 * (request.upscale * request.upscale) as u64,
             sum: request.dtype.sum_bytes(request.crop.len()) as u64,
@@ -120,7 +120,8 @@ impl Sizes {
 
     /// The stack, where it is held in memory.
     fn stack(&self, plan: &Plan) -> u64 {
-        if plan.in_memory { self.slab * plan.slabs as u64 } else { 0 }
+        let together = AlignedBytes::held_together(plan.slabs, self.slab as usize) as u64;
+        if plan.in_memory { together } else { 0 }
     }
 
     /// What the corner turn is charged with, beside the stack.
@@ -153,7 +154,7 @@ impl Sizes {
     fn fixed(&self, request: &Request<'_>, plan: &Plan) -> u64 {
         let slabs = if plan.in_memory { 0 } else { plan.slab_buffers as u64 };
         let sums = (request.det.len() as u64 + self.crop) * 16;
-        slabs * self.slab
+        slabs * held(self.slab)
             // The blocks', the total, and a few whole images of it.
             + sums * (plan.sum_buffers() as u64 + 4)
             + (plan.turn_workers * request.det.len()) as u64 * 4

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::Config;
-use crate::machine::{FinishRates, MachineRates};
+use crate::machine::{FinishRates, MachineRates, StepRates};
 
 fn request(overrides: &PlanConfig) -> Request<'_> {
     Request {
@@ -212,7 +212,7 @@ fn times_follow_from_the_rates_and_what_was_not_measured_is_named() {
     };
     let (steps, missing) = timing.of(&plan, &rates);
     let seconds = |name: &str| steps.iter().find(|s| s.step == name).map_or(-1.0, |s| s.seconds);
-    let moved = 536_870_912.0 + 1.5 * plan.disk_cost.stack as f64;
+    let moved = StepRates::turned(536_870_912.0, plan.disk_cost.stack as f64);
     assert!((seconds("corner turn") - 1e-9 * moved).abs() < 1e-9, "{steps:?}");
     assert!((seconds("alignment") - 4.0).abs() < 1e-9, "two workers take twice as long as four: {steps:?}");
     assert!(missing.contains(&"image") && missing.contains(&"start") && !missing.contains(&"fit"), "{missing:?}");

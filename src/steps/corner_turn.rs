@@ -19,8 +19,8 @@ mod collect;
 mod slabs;
 mod turn;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
@@ -218,9 +218,10 @@ fn run_graph(
 fn slab_maker(ctx: &RunContext<'_>, geometry: Geometry) -> Result<(SlabMaker, Option<Charge>)> {
     let plan = ctx.plan;
     if plan.in_memory {
-        let stack_bytes = (AlignedBytes::held(geometry.slab_bytes()) * geometry.slabs) as u64;
-        let charge = ctx.budget.charge(stack_bytes, "the cropped stack")?;
-        return Ok((SlabMaker::Memory(geometry.slab_bytes()), Some(charge)));
+        let (slabs, bytes) = (geometry.slabs, geometry.slab_bytes());
+        let charge = ctx.budget.charge(AlignedBytes::held_together(slabs, bytes) as u64, "the cropped stack")?;
+        let free = Arc::new(Mutex::new(AlignedBytes::zeroed_together(slabs, bytes)));
+        return Ok((SlabMaker::Memory(free), Some(charge)));
     }
     let pool = Pool::new(ctx.budget, "slabs of the stack", plan.slab_buffers, geometry.slab_bytes())?;
     Ok((SlabMaker::Written(pool), None))

@@ -1,6 +1,6 @@
 //! The stack's slabs while they are made: their geometry and where their memory comes from.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::axes::{Crop, DType, DetShape, ScanShape};
 use crate::error::{Error, Result};
@@ -67,8 +67,8 @@ impl SlabBuffer {
 /// Where slabs come from.
 #[derive(Clone)]
 pub(super) enum SlabMaker {
-    /// Slabs of so many bytes that stay in memory; the stack is charged as a whole.
-    Memory(usize),
+    /// Slabs that stay in memory: those that nobody has taken. The stack is charged as a whole.
+    Memory(Arc<Mutex<Vec<AlignedBytes>>>),
     /// Slabs that are used again as soon as they are written.
     Written(Pool),
 }
@@ -76,7 +76,11 @@ pub(super) enum SlabMaker {
 impl SlabMaker {
     pub(super) fn make<T>(&self, out: &mut Emitter<'_, T>) -> Result<SlabBuffer> {
         match self {
-            Self::Memory(len) => Ok(SlabBuffer::Owned(Arc::new(AlignedBytes::zeroed(*len)))),
+            Self::Memory(free) => {
+                let slab = free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                slab.map(|slab| SlabBuffer::Owned(Arc::new(slab)))
+                    .ok_or_else(|| Error::bug("more slabs than the stack has"))
+            }
             Self::Written(pool) => out.take(pool).map(SlabBuffer::Pooled),
         }
     }
