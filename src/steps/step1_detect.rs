@@ -128,8 +128,8 @@ fn crop_around(center: [f64; 2], radius: usize, det: DetShape) -> Result<(Crop, 
 }
 
 /// Mean of frames spread over the scan, and the range of their counts. Which frames depends on the shape alone, so that the
-/// same scan gives the same pattern from every file format. They are looked at in groups side by side; how many groups depends on the shape, too, and
-/// they are put together in order: the number of workers changes nothing.
+/// same scan gives the same pattern from every file format. They are looked at in groups side by side; how many groups
+/// depends on the shape, too, and they are put together in order: the number of workers changes nothing.
 fn sampled_pattern(
     source: &dyn FrameSource,
     workers: &Workers,
