@@ -12,6 +12,7 @@ mod chunk_source;
 mod direct;
 mod file;
 mod group;
+mod images;
 mod mmap;
 mod placed;
 mod rates;
