@@ -188,8 +188,7 @@ impl ChunkedArray {
             }
         }
         // In a control group what waits for the disk would have to be waited for all the same.
-        let slow = self.window.is_none() && begin.elapsed().as_secs_f64() > whole as f64 / SLOW_DISK;
-        if slow && whole >= TELLING {
+        if self.window.is_none() && tells_of_a_slow_disk(whole, begin.elapsed().as_secs_f64()) {
             self.direct.store(false, Ordering::Relaxed);
         }
         Ok(whole)
@@ -222,6 +221,11 @@ impl ChunkedArray {
     pub fn chunk_source(&self, index: &[usize], keep_open: bool) -> Result<ChunkSource> {
         ChunkSource::open(&self.chunk_path(index), self.spec.chunk_bytes(), self.map, keep_open)
     }
+}
+
+/// Whether a disk that took `bytes` in `seconds` is better left to the system.
+fn tells_of_a_slow_disk(bytes: usize, seconds: f64) -> bool {
+    bytes >= TELLING && seconds * SLOW_DISK > bytes as f64
 }
 
 #[cfg(test)]
@@ -317,6 +321,28 @@ mod tests {
             assert!(found.cast::<u8>()[len - len / 4..].iter().all(|byte| *byte == 9), "{way:?} {len}");
             assert!(array.keeping_pages().write_chunk(&[0], &bytes).is_ok());
         }
+    }
+
+    #[test]
+    fn whole_blocks_go_past_the_page_cache_or_nobody_tries_again() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let group = group_of(folder.path(), Io { map: false, window: None, direct: true });
+        let len = 2 * BLOCK + 5;
+        let array = ChunkedArray::create(&group, ArraySpec::plain("a", &[len], DType::U8, &["n"])).expect("array");
+        let (path, bytes) = (folder.path().join("chunk"), AlignedBytes::zeroed(len));
+        std::fs::write(&path, b"").expect("made");
+        assert_eq!(array.write_past(&path, &bytes[1..]).expect("as usual"), 0, "memory that begins anywhere");
+        assert!(array.direct.load(Ordering::Relaxed), "which says nothing about the file system");
+        let written = array.write_past(&path, &bytes).expect("written or refused");
+        assert_eq!(written, if array.direct.load(Ordering::Relaxed) { 2 * BLOCK } else { 0 });
+        let kept = array.keeping_pages();
+        assert_eq!(kept.write_past(&path, &bytes).expect("as usual"), 0, "what is read again soon stays in memory");
+    }
+
+    #[test]
+    fn only_long_chunks_tell_of_a_slow_disk() {
+        assert!(tells_of_a_slow_disk(4 << 20, 1.0) && !tells_of_a_slow_disk(4 << 20, 0.01));
+        assert!(!tells_of_a_slow_disk(64 << 10, 1.0));
     }
 
     #[test]
