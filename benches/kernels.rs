@@ -5,9 +5,10 @@ use std::hint::black_box;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use num_complex::Complex;
-use stemstream::axes::{Crop, DType, DetShape, ScanShape};
+use stemstream::axes::{Crop, DType, DetShape, Image, ScanShape};
 use stemstream::kernel::convert::{PixelSums, offset, pack_pair, pixel_sums};
 use stemstream::kernel::correlate::{Normalisation, multiply_packed};
+use stemstream::kernel::disk::{KnownDisk, find};
 use stemstream::kernel::fft2::Fft2;
 use stemstream::kernel::lanes::{Cell, PairCorrelation};
 use stemstream::kernel::peak::find_pair;
@@ -176,5 +177,24 @@ fn upsampling(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, corner_turn, alignment, upsampling);
+/// The disk in a mean pattern, which a run looks for before it reads the scan.
+fn disk(c: &mut Criterion) {
+    let mut group = group(c, "disk");
+    for side in SIDES {
+        let (row, radius) = (side as f64 * 0.49, side as f64 * 0.12);
+        let noise = counts(side * side, 3);
+        let pattern = Image::from_shape_fn((side, side), |(r, c)| {
+            let from_edge = radius - (r as f64 - row).hypot(c as f64 - row);
+            100.0 * (from_edge + 0.5).clamp(0.0, 1.0) + f64::from(noise[r * side + c]) / 64.0
+        });
+        let found = find(&pattern, KnownDisk::default()).expect("a disk");
+        assert!((found.row - row).abs() < 0.1 && (found.radius - radius).abs() < 0.3, "{found:?}");
+        group.throughput(Throughput::Elements((side * side) as u64));
+        group.bench_with_input(BenchmarkId::new("find", side), &pattern, |b, pattern| {
+            b.iter(|| find(black_box(pattern), KnownDisk::default()));
+        });
+    }
+}
+
+criterion_group!(benches, corner_turn, alignment, upsampling, disk);
 criterion_main!(benches);

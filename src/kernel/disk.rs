@@ -108,9 +108,14 @@ fn median3(pattern: &Image, missing: &Array2<bool>) -> Image {
                 break;
             }
         }
-        values.sort_unstable_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(0.0)
+        middle(&mut values).unwrap_or(0.0)
     })
+}
+
+/// The value in the middle of all (of an even number the upper one); `None` of none. Changes the order.
+fn middle(values: &mut [f64]) -> Option<f64> {
+    let half = values.len() / 2;
+    (!values.is_empty()).then(|| *values.select_nth_unstable_by(half, f64::total_cmp).1)
 }
 
 fn first_guess(pattern: &Image) -> Option<Disk> {
@@ -163,15 +168,15 @@ fn first_guess(pattern: &Image) -> Option<Disk> {
 /// The threshold that separates the histogram into the two most different classes (Otsu 1979); `None` for a constant.
 fn otsu(pattern: &Image) -> Option<f64> {
     const BINS: usize = 512;
-    let mut sorted: Vec<f64> = pattern.iter().copied().filter(|v| v.is_finite()).collect();
-    sorted.sort_unstable_by(f64::total_cmp);
-    let low = *sorted.first()?;
-    let high = sorted[(sorted.len() - 1) * 999 / 1000];
+    let mut values: Vec<f64> = pattern.iter().copied().filter(|v| v.is_finite()).collect();
+    let low = values.iter().copied().min_by(f64::total_cmp)?;
+    let nearly_all = (values.len() - 1) * 999 / 1000;
+    let high = *values.select_nth_unstable_by(nearly_all, f64::total_cmp).1;
     if high <= low {
         return None;
     }
     let mut counts = [0f64; BINS];
-    for v in &sorted {
+    for v in &values {
         counts[(((v - low) / (high - low) * BINS as f64) as usize).min(BINS - 1)] += 1.0;
     }
     let total: f64 = counts.iter().sum();
@@ -189,13 +194,19 @@ fn otsu(pattern: &Image) -> Option<f64> {
     Some(low + (best_bin as f64 + 1.0) / BINS as f64 * (high - low))
 }
 
+/// Length of a vector of detector pixels; `hypot` would take care of numbers that no detector has, and several times as
+/// long.
+fn distance(rows: f64, cols: f64) -> f64 {
+    (rows * rows + cols * cols).sqrt()
+}
+
 /// The model's six parameters: row, col, radius, log of the softness, background, height.
 type Parameters = [f64; 6];
 
 /// The model at one pixel, and its gradient in the parameters.
 fn model(p: &Parameters, r: f64, c: f64) -> (f64, Parameters) {
     let (dr, dc) = (r - p[0], c - p[1]);
-    let distance = dr.hypot(dc).max(1e-9);
+    let distance = distance(dr, dc).max(1e-9);
     let softness = p[3].exp();
     let t = (distance - p[2]) / softness;
     let edge = 1.0 / (1.0 + t.clamp(-500.0, 500.0).exp());
@@ -214,15 +225,11 @@ fn model(p: &Parameters, r: f64, c: f64) -> (f64, Parameters) {
 fn fit_edge(pattern: &Image, missing: &Array2<bool>, start: Disk, free: [bool; 6]) -> Option<Disk> {
     let (mut lo, mut hi) = (Vec::new(), Vec::new());
     for ((r, c), &v) in pattern.indexed_iter() {
-        let distance = (r as f64 - start.row).hypot(c as f64 - start.col);
+        let distance = distance(r as f64 - start.row, c as f64 - start.col);
         if distance < start.radius { hi.push(v) } else { lo.push(v) }
     }
-    let median = |v: &mut Vec<f64>| {
-        v.sort_unstable_by(f64::total_cmp);
-        v.get(v.len() / 2).copied()
-    };
-    let inside = median(&mut hi)?;
-    let outside = median(&mut lo).unwrap_or(0.0);
+    let inside = middle(&mut hi)?;
+    let outside = middle(&mut lo).unwrap_or(0.0);
     let mut p: Parameters = [start.row, start.col, start.radius, 0.5f64.ln(), outside, inside - outside];
     // The annulus is chosen again once, around the improved disk.
     let mut residual = f64::INFINITY;
@@ -232,7 +239,7 @@ fn fit_edge(pattern: &Image, missing: &Array2<bool>, start: Disk, free: [bool; 6
             .indexed_iter()
             .filter(|(at, _)| !missing[*at])
             .map(|((r, c), &v)| (r as f64, c as f64, v))
-            .filter(|&(r, c, v)| ((r - p[0]).hypot(c - p[1]) - p[2]).abs() <= reach && v.is_finite())
+            .filter(|&(r, c, v)| (distance(r - p[0], c - p[1]) - p[2]).abs() <= reach && v.is_finite())
             .collect();
         if pixels.len() < 8 {
             return None;

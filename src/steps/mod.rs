@@ -20,6 +20,7 @@ mod large;
 mod merge;
 mod parametric;
 mod refine;
+mod sample;
 mod selection;
 mod stack;
 mod step1_detect;

@@ -1,27 +1,19 @@
 //! Step 1: the bright-field disk, from a sample of frames.
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::axes::{CountRange, Crop, DetShape, Image};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernel::disk::{self, KnownDisk};
-use crate::kernel::transpose::{RawFrames, Sum, count_range, sum_frames};
 use crate::pipeline::Workers;
 use crate::progress::CancelToken;
-use crate::read::{FrameBlock, FrameSource};
-use crate::with_sample_type;
+use crate::read::FrameSource;
+use crate::steps::sample::{self, Sample};
 
-/// Samples that are looked at. Whole small scans; of a 34 GB scan 0.2 %.
-const SAMPLE_BYTES: usize = 64 << 20;
-/// Neighbouring frames that are read together.
-const RUN: usize = 8;
-/// Runs of a group that the system fetches while another is looked at.
-const AHEAD: usize = 8;
-/// Groups of runs that are looked at side by side at most, and the memory that they may take.
-const MOST_GROUPS: usize = 16;
-const GROUPS_BYTES: usize = 8 << 20;
+/// Detector pixels by which the disks of two halves of a sample may differ, in centre and radius, when half of it is not
+/// needed: what both together say is then known several times better than the crop's whole pixels.
+const AGREE: f64 = 0.1;
 
 /// The bright-field disk and the crop around it, in detector pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -61,7 +53,8 @@ pub struct Detected {
 /// when the crop lies outside the detector.
 pub fn detect(source: &dyn FrameSource, config: &Config, workers: &Workers, cancel: &CancelToken) -> Result<Detected> {
     let info = source.info();
-    let (pattern, counts) = sampled_pattern(source, workers, cancel)?;
+    let known = KnownDisk { center: config.disk.center, radius: config.disk.radius };
+    let Sample { pattern, counts } = sample::take(source, workers, cancel, |halves| agree(halves, known))?;
     if pattern.iter().all(|&v| v == 0.0) {
         return Err(Error::input(&info.path, "frames with counts", "only zeros")
             .with_hint("was the beam blanked? `stemstream info` shows what the file says about itself"));
@@ -70,7 +63,6 @@ pub fn detect(source: &dyn FrameSource, config: &Config, workers: &Workers, canc
     if let Some(center) = wanted.center {
         crop_around(center, wanted.crop_radius.unwrap_or(1), info.det)?;
     }
-    let known = KnownDisk { center: wanted.center, radius: wanted.radius };
     let disk = disk::find(&pattern, known).ok_or_else(|| {
         Error::unresolved(format!(
             "`{}`: no bright-field disk found in the mean diffraction pattern",
@@ -92,6 +84,13 @@ pub fn detect(source: &dyn FrameSource, config: &Config, workers: &Workers, canc
     }
     let disk = BrightDisk { center: [disk.row, disk.col], radius: disk.radius, crop_radius, crop };
     Ok(Detected { disk, sampled_pattern: pattern, counts, warnings })
+}
+
+/// Whether both patterns show the same disk.
+fn agree([a, b]: &[Image; 2], known: KnownDisk) -> bool {
+    let (a, b) = rayon::join(|| disk::find(a, known), || disk::find(b, known));
+    let (Some(a), Some(b)) = (a, b) else { return false };
+    [a.row - b.row, a.col - b.col, a.radius - b.radius].iter().all(|difference| difference.abs() <= AGREE)
 }
 
 fn touches_edge(disk: &disk::Disk, det: DetShape) -> bool {
@@ -127,90 +126,6 @@ fn crop_around(center: [f64; 2], radius: usize, det: DetShape) -> Result<(Crop, 
     Ok((crop, warnings))
 }
 
-/// Mean of frames spread over the scan, and the range of their counts. Which frames depends on the shape alone, so that the
-/// same scan gives the same pattern from every file format. They are looked at in groups side by side; how many groups
-/// depends on the shape, too, and they are put together in order: the number of workers changes nothing.
-fn sampled_pattern(
-    source: &dyn FrameSource,
-    workers: &Workers,
-    cancel: &CancelToken,
-) -> Result<(Image, Option<CountRange>)> {
-    let info = source.info();
-    let (frames, pixels) = (info.scan.len(), info.det.len());
-    let sample = (SAMPLE_BYTES / (pixels * info.dtype.size()).max(1)).clamp(RUN, frames.max(RUN)).min(frames);
-    let runs = sample.div_ceil(RUN);
-    let needs = source.block_bytes(RUN.min(frames)) + pixels * size_of::<Sum>();
-    let groups = (GROUPS_BYTES / needs.max(1)).clamp(1, MOST_GROUPS).min(runs.max(1));
-    let of_group = |group: usize| -> Result<Group> {
-        let mut buffer = vec![0; source.block_bytes(RUN.min(frames))];
-        let (mut sums, mut small) = (vec![Sum::default(); pixels], Vec::new());
-        let (mut used, mut counts) = (0, None);
-        // Runs lie evenly between the beginning and the end; all of them when the sample is the whole scan.
-        let place = |run: usize| {
-            let first = if sample == frames { run * RUN } else { run * (frames - RUN) / (runs - 1).max(1) };
-            (first, RUN.min(frames - first))
-        };
-        let mine = group * runs / groups..(group + 1) * runs / groups;
-        let mut announced = mine.start;
-        for run in mine.clone() {
-            cancel.check()?;
-            while announced < mine.end.min(run + AHEAD + 1) {
-                let (first, count) = place(announced);
-                source.will_read(first, count);
-                announced += 1;
-            }
-            let (first, count) = place(run);
-            let block = source.read_block(first, count, &mut buffer)?;
-            let raw = raw_frames(&block);
-            let found = with_sample_type!(block.dtype, S => {
-                sum_frames::<S>(&raw, &mut sums, &mut small);
-                count_range::<S>(&raw)
-            });
-            counts = either(counts, found);
-            used += count;
-        }
-        Ok(Group { sums, used, counts })
-    };
-    let parts: Vec<Group> =
-        workers.install(|| (0..groups).into_par_iter().with_max_len(1).map(of_group).collect::<Result<_>>())?;
-    let (mut sums, mut used, mut counts) = (vec![Sum::default(); pixels], 0, None);
-    for part in parts {
-        sums.iter_mut().zip(part.sums).for_each(|(sum, part)| sum.merge(part));
-        used += part.used;
-        counts = either(counts, part.counts);
-    }
-    let shape = (info.det.rows, info.det.cols);
-    let mean = sums.iter().map(|s| s.value() / used as f64).collect();
-    let pattern = Image::from_shape_vec(shape, mean).map_err(|e| Error::bug(e.to_string()))?;
-    Ok((pattern, counts))
-}
-
-/// What some of the sampled frames hold.
-struct Group {
-    sums: Vec<Sum>,
-    used: usize,
-    counts: Option<CountRange>,
-}
-
-fn either(a: Option<CountRange>, b: Option<CountRange>) -> Option<CountRange> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.or(b)),
-        (a, b) => a.or(b),
-    }
-}
-
-/// A reader's block in the kernels' terms.
-pub(super) fn raw_frames<'a>(block: &FrameBlock<'a>) -> RawFrames<'a> {
-    RawFrames {
-        bytes: block.bytes,
-        offset: block.offset,
-        stride: block.stride,
-        frames: block.frames,
-        det: block.det,
-        swap: block.endian == crate::axes::Endian::Big,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,47 +139,6 @@ mod tests {
         assert_eq!((crop.bounds(), warnings.len()), ([0, 15, 30, 48], 1));
         for center in [[-1.0, 5.0], [48.0, 5.0], [5.0, f64::NAN]] {
             assert_eq!(crop_around(center, 10, det).map_err(|e| e.exit_code()).err(), Some(4));
-        }
-    }
-
-    /// A scan of 40 × 30 frames of 12 × 10 pixels as an npy file.
-    fn scan(folder: &std::path::Path, kind: &str, samples: impl Iterator<Item = Vec<u8>>) -> std::path::PathBuf {
-        let mut header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': (40, 30, 12, 10), }}");
-        header.push_str(&" ".repeat(117 - header.len()));
-        header.push('\n');
-        let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
-        bytes.extend(header.bytes().chain(samples.flatten()));
-        let path = folder.join("scan.npy");
-        std::fs::write(&path, bytes).expect("write");
-        path
-    }
-
-    #[test]
-    fn the_pattern_is_the_same_for_any_number_of_workers() {
-        let folder = tempfile::tempdir().expect("tempdir");
-        let samples = 40 * 30 * 12 * 10;
-        let count = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7) % 1000;
-        let counts = (0..samples).map(|i| (count(i) as u16).to_le_bytes().to_vec());
-        let numbers = (0..samples).map(|i| (count(i) as f32 * 0.1 - 1e5 / (1 + i % 7) as f32).to_le_bytes().to_vec());
-        for kind in ["<u2", "<f4"] {
-            let path = if kind == "<u2" {
-                scan(folder.path(), kind, counts.clone())
-            } else {
-                scan(folder.path(), kind, numbers.clone())
-            };
-            let source = crate::read::open(&path, &Config::default().source).expect("open");
-            let found = [1, 2, 5].map(|workers| {
-                let workers = Workers::new(workers).expect("threads");
-                sampled_pattern(&*source, &workers, &CancelToken::new()).expect("pattern")
-            });
-            assert!(found.iter().all(|one| *one == found[0]), "{kind}");
-            if kind == "<u2" {
-                let naive = Image::from_shape_fn((12, 10), |(r, c)| {
-                    let sum: usize = (0..1200).map(|frame| count(frame * 120 + r * 10 + c)).sum();
-                    sum as f64 / 1200.0
-                });
-                assert_eq!((&found[0].0, found[0].1.map(|c| (c.least, c.most))), (&naive, Some((0, 999))));
-            }
         }
     }
 }
