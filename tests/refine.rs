@@ -15,7 +15,7 @@ use stemstream::kernel::crosspower::Model;
 use stemstream::kernel::crosspower::residual::Optics;
 use stemstream::kernel::fft2::Fft2;
 use stemstream::memory::MemoryBudget;
-use stemstream::pipeline::Workers;
+use stemstream::pipeline::{Beside, Workers};
 use stemstream::plan::{Around, Exports, Plan, Request};
 use stemstream::progress::{CancelToken, Silent};
 use stemstream::session::Session;
@@ -164,23 +164,26 @@ impl Scan {
         .unwrap();
         let (budget, workers) = (MemoryBudget::new(memory), Workers::new(workers).unwrap());
         let (cancel, reports) = (CancelToken::new(), Mutex::new(Vec::new()));
-        let ctx = RunContext {
-            source: None,
-            config: &self.config,
-            cache: &self.cache,
-            plan: &plan,
-            budget: &budget,
-            workers: &workers,
-            cancel: &cancel,
-            progress: &Silent,
-            reports: &reports,
-            scan: self.spec.scan,
-            crop: self.disk.crop,
-        };
-        let stack = corner_turn(&ctx, &self.disk).unwrap();
-        let spectra = fit_spectra(&ctx, &self.disk, &stack.stack).unwrap();
-        let report = refine(&ctx, &self.disk, &spectra, Some(&self.optics()), (&mut maps.y, &mut maps.x)).unwrap();
-        drop(spectra);
+        let report = Beside::run(&self.cache, |beside| {
+            let ctx = RunContext {
+                source: None,
+                config: &self.config,
+                cache: &self.cache,
+                beside,
+                plan: &plan,
+                budget: &budget,
+                workers: &workers,
+                cancel: &cancel,
+                progress: &Silent,
+                reports: &reports,
+                scan: self.spec.scan,
+                crop: self.disk.crop,
+            };
+            let stack = corner_turn(&ctx, &self.disk)?;
+            let spectra = fit_spectra(&ctx, &self.disk, &stack)?;
+            refine(&ctx, &self.disk, &spectra, Some(&self.optics()), (&mut maps.y, &mut maps.x))
+        });
+        let report = report.unwrap();
         assert_eq!(budget.used(), 0, "memory was not given back");
         report
     }

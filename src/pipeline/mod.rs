@@ -13,10 +13,13 @@
 //! a cancelled token. Every block is measured: items, bytes, and the time it was busy, starved (waiting for input)
 //! and blocked (waiting for room or for a buffer), so that a run can name its bottleneck.
 //!
+//! [`Beside`] does small things that wait for the disk while the rest goes on.
+//!
 //! To write a block of your own, see `examples/04_own_block.rs`; to test it without threads, use [`Mock`].
 //!
 //! This module is the only one that starts threads.
 
+mod beside;
 mod block;
 mod graph;
 mod metrics;
@@ -24,6 +27,7 @@ mod mock;
 mod pool;
 mod workers;
 
+pub use beside::Beside;
 pub use block::{Block, Emitter};
 pub use graph::{Graph, Port};
 pub use metrics::{BlockReport, GraphReport};

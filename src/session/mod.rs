@@ -29,7 +29,7 @@ use crate::cache::{Fingerprint, Layout, Manifest, Step, StepState, WorkingCache}
 use crate::config::{Config, Mode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::MemoryBudget;
-use crate::pipeline::{GraphReport, Workers};
+use crate::pipeline::{Beside, GraphReport, Workers};
 use crate::plan::Plan;
 use crate::progress::{CancelToken, Progress};
 use crate::read::{self, FrameSource};
@@ -301,22 +301,25 @@ impl<'a> Session<'a> {
         self.cache().set_io(Io { map: plan.mapped, window: plan.write_window, direct: plan.direct });
         let workers = Workers::new(plan.workers)?;
         let scan = self.cache().manifest().scan;
-        let ctx = RunContext {
-            source: self.source(),
-            config: &self.config,
-            cache: &self.cache,
-            plan: &plan,
-            budget: &self.budget,
-            workers: &workers,
-            cancel: self.cancel,
-            progress: self.progress,
-            reports: &self.reports,
-            scan,
-            crop: disk.crop,
-        };
         self.record_parameters(&plan)?;
         self.place_large_arrays(&plan, &disk)?;
-        run::run_steps(&ctx, &disk, target)
+        Beside::run(&self.cache, |beside| {
+            let ctx = RunContext {
+                source: self.source(),
+                config: &self.config,
+                cache: &self.cache,
+                beside,
+                plan: &plan,
+                budget: &self.budget,
+                workers: &workers,
+                cancel: self.cancel,
+                progress: self.progress,
+                reports: &self.reports,
+                scan,
+                crop: disk.crop,
+            };
+            run::run_steps(&ctx, &disk, target)
+        })
     }
 
     /// Whether nothing is left to do up to `target`, in the configured mode.

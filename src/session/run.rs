@@ -31,7 +31,7 @@ pub(super) fn run_steps(ctx: &RunContext<'_>, disk: &BrightDisk, target: Step) -
                 Some(stack) => stack,
                 None => stack.insert(turn()?),
             };
-            let spectra = steps::fit_spectra(ctx, disk, &stack.stack)?;
+            let spectra = steps::fit_spectra(ctx, disk, stack)?;
             Some((steps::fit_aberrations(ctx, disk, &spectra)?, spectra))
         } else {
             None

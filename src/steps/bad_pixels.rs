@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::axes::{Image, Plane};
-use crate::cache::{Extra, Step};
+use crate::cache::{Extra, Step, WorkingCache};
 use crate::config::BadPixelPolicy;
 use crate::error::Result;
 use crate::kernel::bad_pixels::{BadPixels, Flaw, Statistics, find};
@@ -18,15 +18,36 @@ pub(super) const MAP: &str = "bad_pixels";
 /// How many are named.
 const NAMED: usize = 5;
 
-/// Finds bad pixels, publishes the map and tells the user; what is worth remembering in the manifest.
+/// What the search found.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    /// The map, over the crop; see [`Flaw`].
+    pub(super) map: Image,
+    /// What is worth remembering in the manifest.
+    pub(super) counts: Value,
+    messages: Vec<String>,
+}
+
+impl Found {
+    /// Publishes the map, and what the user was told.
+    pub(super) fn publish(self, cache: &mut WorkingCache) -> Result<()> {
+        let title = "Bad detector pixels (1 dead, 2 hot, 3 outlier)".to_owned();
+        let extra = Extra { name: MAP.to_owned(), title, units: String::new(), plane: Plane::Crop, step: Step::Stack };
+        cache.publish(extra, &self.map)?;
+        if self.messages.iter().all(|message| cache.manifest().warnings.contains(message)) {
+            return Ok(());
+        }
+        cache.update(|m| {
+            let new = self.messages.into_iter().filter(|message| !m.warnings.contains(message)).collect::<Vec<_>>();
+            m.warnings.extend(new);
+        })
+    }
+}
+
+/// Finds bad pixels and tells the user.
 ///
 /// `mean` is of the whole detector, `squares` (Σ I² over the scan) of the crop's pixels.
-pub(super) fn look_for_bad_pixels(
-    ctx: &RunContext<'_>,
-    disk: &BrightDisk,
-    mean: &Image,
-    squares: &[Sum],
-) -> Result<Value> {
+pub(super) fn look_for_bad_pixels(ctx: &RunContext<'_>, disk: &BrightDisk, mean: &Image, squares: &[Sum]) -> Found {
     let (crop, shape, frames) = (disk.crop, disk.crop.shape(), ctx.scan.len());
     let dispersion = Image::from_shape_fn((shape.rows, shape.cols), |(r, c)| {
         let mean = mean[[r + crop.row0, c + crop.col0]];
@@ -35,24 +56,18 @@ pub(super) fn look_for_bad_pixels(
     let statistics =
         Statistics { mean, dispersion: &dispersion, crop, center: disk.center, radius: disk.radius, frames };
     let bad = ctx.workers.install(|| find(&statistics));
-    let title = "Bad detector pixels (1 dead, 2 hot, 3 outlier)".to_owned();
-    let extra = Extra { name: MAP.to_owned(), title, units: String::new(), plane: Plane::Crop, step: Step::Stack };
-    ctx.cache().publish(extra, &bad.map)?;
-    for message in messages(ctx, &bad) {
-        ctx.progress.warn(&message);
-        ctx.cache().update(|m| {
-            if !m.warnings.contains(&message) {
-                m.warnings.push(message);
-            }
-        })?;
+    let messages = messages(ctx, &bad);
+    for message in &messages {
+        ctx.progress.warn(message);
     }
     let count = |flaw: Flaw| bad.found.iter().filter(|(_, f)| *f == flaw).count();
-    Ok(json!({
+    let counts = json!({
         "dead": count(Flaw::Dead),
         "hot": count(Flaw::Hot),
         "outlier": count(Flaw::Outlier),
         "unbelievable": bad.unbelievable,
-    }))
+    });
+    Found { map: bad.map, counts, messages }
 }
 
 /// Σ I² of each pixel of a stack: the same numbers as the corner turn's.

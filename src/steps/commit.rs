@@ -1,16 +1,18 @@
-//! Marking tiles: first the data on disk, then the tile's mark in the manifest.
+//! Marking tiles: first the data on disk, then the tile's mark in the manifest. The last ones of a graph are marked beside what
+//! comes next.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::axes::DetShape;
-use crate::cache::{Step, TileSet};
+use crate::cache::{Step, TileSet, WorkingCache};
 use crate::error::{Error, Result};
 use crate::kernel::convert::PixelSums;
 use crate::kernel::peak::Peak;
 use crate::pipeline::{Block, Emitter};
-use crate::steps::context::RunContext;
+use crate::steps::context::{RunContext, locked};
 use crate::steps::tile::Tile;
 use crate::store::{ArraySpec, ChunkedArray, Group, sync_chunk};
 
@@ -120,25 +122,27 @@ impl<'a> Commit<'a> {
         Self { ctx, table, sets, waiting: Vec::new(), last: Instant::now(), bytes_per_pixel }
     }
 
-    fn flush(&mut self) -> Result<()> {
-        if self.waiting.is_empty() {
-            return Ok(());
+    /// The files of the tiles that wait; those tiles count as done from now on.
+    fn take_waiting(&mut self) -> BTreeSet<PathBuf> {
+        for (_, set) in &mut self.sets {
+            self.waiting.iter().for_each(|written| set.insert(written.tile.id));
         }
         // Tiles in one large file share it.
-        let files: BTreeSet<&PathBuf> = self.waiting.iter().filter_map(|written| written.chunk.as_ref()).collect();
-        files.into_iter().try_for_each(|file| sync_chunk(file))?;
-        for written in &self.waiting {
-            for (_, set) in &mut self.sets {
-                set.insert(written.tile.id);
-            }
-        }
-        let mut cache = self.ctx.cache();
-        self.table.save(cache.group())?;
-        cache.mark_tiles(&self.sets)?;
-        self.waiting.clear();
-        self.last = Instant::now();
-        Ok(())
+        self.waiting.drain(..).filter_map(|written| written.chunk).collect()
     }
+}
+
+/// Brings the files of tiles and then the table to the disk, and marks what is there.
+fn commit(
+    cache: &Mutex<WorkingCache>,
+    files: &BTreeSet<PathBuf>,
+    table: &Table,
+    sets: &[(Step, TileSet)],
+) -> Result<()> {
+    files.iter().try_for_each(|file| sync_chunk(file))?;
+    let mut cache = locked(cache);
+    table.save(cache.group())?;
+    cache.mark_tiles(sets)
 }
 
 impl Block for Commit<'_> {
@@ -158,10 +162,19 @@ impl Block for Commit<'_> {
         }
         self.ctx.progress.advance(tile.pixels() as u64 * self.bytes_per_pixel);
         self.waiting.push(written);
-        if self.last.elapsed() >= INTERVAL { self.flush() } else { Ok(()) }
+        if self.last.elapsed() >= INTERVAL {
+            let files = self.take_waiting();
+            commit(self.ctx.cache, &files, self.table, &self.sets)?;
+            self.last = Instant::now();
+        }
+        Ok(())
     }
 
     fn finish(&mut self, _: &mut Emitter<'_, ()>) -> Result<()> {
-        self.flush()
+        if !self.waiting.is_empty() {
+            let (files, table, sets) = (self.take_waiting(), self.table.clone(), self.sets.clone());
+            self.ctx.beside.later(move |cache| commit(cache, &files, &table, &sets));
+        }
+        Ok(())
     }
 }

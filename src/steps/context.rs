@@ -2,14 +2,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rayon::prelude::*;
-
 use crate::axes::{Crop, Image, ScanShape};
 use crate::cache::{Step, WorkingCache};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::memory::MemoryBudget;
-use crate::pipeline::{GraphReport, Workers};
+use crate::pipeline::{Beside, GraphReport, Workers};
 use crate::plan::Plan;
 use crate::progress::{CancelToken, Progress};
 use crate::read::FrameSource;
@@ -22,6 +20,9 @@ pub struct RunContext<'a> {
     pub config: &'a Config,
     /// The working cache, locked for short moments by the blocks that mark their tiles.
     pub cache: &'a Mutex<WorkingCache>,
+    /// Brings small results into the cache while the run goes on. What it was given is not in the cache, nor marked there,
+    /// before it is [settled](Beside::settle).
+    pub beside: &'a Beside<Mutex<WorkingCache>>,
     /// How to cut the work.
     pub plan: &'a Plan,
     /// The account of all large buffers.
@@ -46,20 +47,22 @@ impl std::fmt::Debug for RunContext<'_> {
     }
 }
 
+/// The cache, for a short moment.
+pub(super) fn locked(cache: &Mutex<WorkingCache>) -> MutexGuard<'_, WorkingCache> {
+    // A panicking holder leaves the manifest as it was last written, which is consistent.
+    cache.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes images with the names of their axes into the cache. The cache is not locked meanwhile.
+pub(super) fn write_images(cache: &Mutex<WorkingCache>, images: &[(&str, &Image, [&str; 2])]) -> Result<()> {
+    let group = locked(cache).group().clone();
+    images.iter().try_for_each(|(name, image, dims)| group.write_image(name, image, *dims))
+}
+
 impl RunContext<'_> {
     /// The cache, for a short moment.
     pub(super) fn cache(&self) -> MutexGuard<'_, WorkingCache> {
-        // A panicking holder leaves the manifest as it was last written, which is consistent.
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Writes images with the names of their axes into the cache, side by side: most of the time goes into waiting for the
-    /// disk.
-    pub(super) fn write_images(&self, cache: &WorkingCache, images: &[(&str, &Image, [&str; 2])]) -> Result<()> {
-        let group = cache.group();
-        self.workers.install(|| {
-            images.par_iter().with_max_len(1).try_for_each(|(name, image, dims)| group.write_image(name, image, *dims))
-        })
+        locked(self.cache)
     }
 
     /// Whether a step is complete in the cache.

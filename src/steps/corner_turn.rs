@@ -37,7 +37,7 @@ use crate::pipeline::{Graph, Pool};
 use crate::plan::Reads;
 use crate::read::FrameSource;
 use crate::steps::bad_pixels::{MAP, look_for_bad_pixels, squares_of_stack};
-use crate::steps::context::RunContext;
+use crate::steps::context::{RunContext, locked, write_images};
 use crate::steps::selection::excluded_pixels;
 use crate::steps::stack::{CroppedStack, Stack, central_pixel, image_of, stack_spec};
 use crate::steps::step1_detect::BrightDisk;
@@ -82,21 +82,23 @@ pub fn corner_turn(ctx: &RunContext<'_>, disk: &BrightDisk) -> Result<CroppedSta
         None => Stack::open(ctx.cache().group(), info.scan, crop.shape())?,
     };
     let central_image = image_of(&stack, central_pixel(crop.shape()))?;
-    let bad_pixels = look_for_bad_pixels(ctx, disk, &mean_pattern, totals.squares())?;
+    let found = look_for_bad_pixels(ctx, disk, &mean_pattern, totals.squares());
+    let bad_pixels = found.map.clone();
     let result = json!({
         "nan_samples": totals.nan,
-        "bad_pixels": bad_pixels,
+        "bad_pixels": found.counts,
         "stack_type": geometry.stored.to_string(),
         "read_twice": read_twice,
     });
-    let mut cache = ctx.cache();
-    let images = [
-        ("mean_pattern", &mean_pattern, ["det_row", "det_col"]),
-        ("standard_bf", &central_image, ["scan_row", "scan_col"]),
-    ];
-    ctx.write_images(&cache, &images)?;
-    cache.mark_done(Step::Stack, result, false)?;
-    Ok(CroppedStack { stack, crop, mean_pattern, central_image })
+    let (mean, central) = (mean_pattern.clone(), central_image.clone());
+    ctx.beside.later(move |cache| {
+        let detector = ("mean_pattern", &mean, ["det_row", "det_col"]);
+        write_images(cache, &[detector, ("standard_bf", &central, ["scan_row", "scan_col"])])?;
+        let mut cache = locked(cache);
+        found.publish(&mut cache)?;
+        cache.mark_done(Step::Stack, result, false)
+    });
+    Ok(CroppedStack { stack, crop, mean_pattern, central_image, bad_pixels })
 }
 
 /// A stack that was written, and what was learnt from the frames.
@@ -134,22 +136,37 @@ fn make_wide(ctx: &RunContext<'_>, source: &dyn FrameSource, geometry: Geometry)
 }
 
 fn open_stack(ctx: &RunContext<'_>, disk: &BrightDisk) -> Result<CroppedStack> {
-    let (stack, mean_pattern, central_image, searched) = {
+    let shape = disk.crop.shape();
+    let (stack, mean_pattern, central_image, map) = {
         let cache = ctx.cache();
+        let group = cache.group();
         let searched = cache.manifest().extras.iter().any(|extra| extra.name == MAP);
-        let stack = Stack::open(cache.group(), ctx.scan, disk.crop.shape())?;
-        (stack, cache.group().read_image("mean_pattern")?, cache.group().read_image("standard_bf")?, searched)
+        let map = searched.then(|| group.read_image(MAP)).transpose()?;
+        if map.as_ref().is_some_and(|map| map.dim() != (shape.rows, shape.cols)) {
+            return Err(Error::cache(cache.path(), format!("its `{MAP}` are of another crop"))
+                .with_hint("the cache is damaged; start over with `--fresh`"));
+        }
+        let stack = Stack::open(group, ctx.scan, shape)?;
+        (stack, group.read_image("mean_pattern")?, group.read_image("standard_bf")?, map)
     };
-    if !searched {
+    let bad_pixels = if let Some(map) = map {
+        map
+    } else {
         // Made by a program that did not look for bad pixels yet.
         let squares = squares_of_stack(ctx, &stack)?;
-        let found = look_for_bad_pixels(ctx, disk, &mean_pattern, &squares)?;
-        ctx.cache().update(|m| {
-            let result = m.results.entry(Step::Stack).or_insert_with(|| json!({}));
-            result["bad_pixels"] = found;
-        })?;
-    }
-    Ok(CroppedStack { stack, crop: disk.crop, mean_pattern, central_image })
+        let found = look_for_bad_pixels(ctx, disk, &mean_pattern, &squares);
+        let (map, counts) = (found.map.clone(), found.counts.clone());
+        ctx.beside.later(move |cache| {
+            let mut cache = locked(cache);
+            found.publish(&mut cache)?;
+            cache.update(|m| {
+                let result = m.results.entry(Step::Stack).or_insert_with(|| json!({}));
+                result["bad_pixels"] = counts;
+            })
+        });
+        map
+    };
+    Ok(CroppedStack { stack, crop: disk.crop, mean_pattern, central_image, bad_pixels })
 }
 
 type Slabs = (Vec<Arc<AlignedBytes>>, Option<Charge>);

@@ -29,7 +29,7 @@ use crate::memory::Charge;
 use crate::steps::context::RunContext;
 use crate::steps::refine;
 use crate::steps::selection::usable_pixels;
-use crate::steps::stack::Stack;
+use crate::steps::stack::CroppedStack;
 use crate::steps::step1_detect::BrightDisk;
 use describe::{Guess, describe};
 use samples::{Band, Samples};
@@ -225,8 +225,8 @@ pub struct FitSpectra {
 /// # Errors
 /// [`Unresolved`](crate::error::ErrorKind::Unresolved) when there are too few detector pixels;
 /// [`Memory`](crate::error::ErrorKind::Memory), [`Interrupted`](crate::error::ErrorKind::Interrupted).
-pub fn fit_spectra(ctx: &RunContext<'_>, disk: &BrightDisk, stack: &Stack) -> Result<FitSpectra> {
-    let pixels = disk_pixels(disk, &usable_pixels(ctx, disk, 0.0)?);
+pub fn fit_spectra(ctx: &RunContext<'_>, disk: &BrightDisk, stack: &CroppedStack) -> Result<FitSpectra> {
+    let pixels = disk_pixels(disk, &usable_pixels(ctx, disk, &stack.bad_pixels, 0.0)?);
     if pixels.len() < 12 {
         return Err(Error::unresolved(format!(
             "only {} detector pixels lie inside the disk: too few to fit aberrations",
@@ -237,7 +237,7 @@ pub fn fit_spectra(ctx: &RunContext<'_>, disk: &BrightDisk, stack: &Stack) -> Re
     ctx.progress.begin("fit", 4 * (pixels.len() * ctx.scan.len()) as u64);
     let limit = pixels_per_frequency(ctx, disk).map(|g| USED_BAND * 2.0 * disk.radius / g);
     let band = Band { limit: limit.unwrap_or(1.0), folded: limit.is_some() };
-    let samples = Samples::gather(ctx, stack, disk, &pixels, band)?;
+    let samples = Samples::gather(ctx, &stack.stack, disk, &pixels, band)?;
     let fine = samples.half_sets(disk, 1, MOST_FREQUENCIES, band);
     let bin = (disk.radius / 10.0).round().max(1.0) as usize;
     let coarse = samples.half_sets(disk, bin, GRID_FREQUENCIES, Band { limit: GRID_LIMIT, folded: false });

@@ -1,20 +1,18 @@
 //! Which detector pixels the parametric method uses, for its fit and for its merge.
 
-use crate::cache::Step;
+use crate::axes::Image;
 use crate::config::BadPixelPolicy;
 use crate::error::{Error, Result};
-use crate::steps::bad_pixels::MAP;
 use crate::steps::context::RunContext;
 use crate::steps::step1_detect::BrightDisk;
 
 /// A mask over the crop, `[crop row, crop col]` in C order: pixels inside the disk and up to `margin` detector pixels
-/// beyond its edge that are neither bad (unless
-/// `disk.bad_pixels = "keep"`) nor in `disk.exclude`. The same for every step of a run.
+/// beyond its edge that are neither `bad` (unless `disk.bad_pixels = "keep"`) nor in `disk.exclude`. The same for every
+/// step of a run.
 ///
 /// # Errors
-/// [`Config`](crate::error::ErrorKind::Config) for an excluded pixel outside the detector;
-/// [`Cache`](crate::error::ErrorKind::Cache) when the map of bad pixels is damaged.
-pub fn usable_pixels(ctx: &RunContext<'_>, disk: &BrightDisk, margin: f64) -> Result<Vec<bool>> {
+/// [`Config`](crate::error::ErrorKind::Config) for an excluded pixel outside the detector.
+pub fn usable_pixels(ctx: &RunContext<'_>, disk: &BrightDisk, bad: &Image, margin: f64) -> Result<Vec<bool>> {
     let (crop, shape) = (disk.crop, disk.crop.shape());
     let mut usable: Vec<bool> = (0..shape.len())
         .map(|p| {
@@ -23,15 +21,7 @@ pub fn usable_pixels(ctx: &RunContext<'_>, disk: &BrightDisk, margin: f64) -> Re
         })
         .collect();
     if ctx.config.disk.bad_pixels == BadPixelPolicy::Auto {
-        let cache = ctx.cache();
-        if cache.manifest().extras.iter().any(|e| e.name == MAP && e.step == Step::Stack) {
-            let map = cache.group().read_image(MAP)?;
-            if map.dim() != (shape.rows, shape.cols) {
-                return Err(Error::cache(cache.path(), format!("its `{MAP}` are of another crop"))
-                    .with_hint("the cache is damaged; start over with `--fresh`"));
-            }
-            usable.iter_mut().zip(&map).for_each(|(usable, flaw)| *usable &= *flaw == 0.0);
-        }
+        usable.iter_mut().zip(bad).for_each(|(usable, flaw)| *usable &= *flaw == 0.0);
     }
     for [row, col] in excluded_pixels(ctx)? {
         if (crop.row0..crop.row1).contains(&row) && (crop.col0..crop.col1).contains(&col) {

@@ -173,6 +173,8 @@ pub struct CroppedStack {
     pub mean_pattern: Image,
     /// The image of the central crop pixel, `[scan row, scan col]`: the documented "standard BF".
     pub central_image: Image,
+    /// Which pixels of the crop are not to be trusted, `[crop row, crop col]`: 0 good, else what is wrong with it.
+    pub bad_pixels: Image,
 }
 
 /// Linear index of the crop's central pixel, `(rows / 2, cols / 2)`.

@@ -20,7 +20,7 @@ use crate::kernel::real::Real;
 use crate::kernel::smooth::gaussian;
 use crate::pipeline::{Block, Emitter, Graph, Pool, Pooled, Port};
 use crate::steps::commit::{Commit, Table, Written, peak_row};
-use crate::steps::context::RunContext;
+use crate::steps::context::{RunContext, write_images};
 use crate::steps::engine::{Engine, FindPeaks, PairEngine, Reference, WithReference};
 use crate::steps::large::Large;
 use crate::steps::stack::{CroppedStack, Stack};
@@ -45,10 +45,11 @@ pub struct Correlations {
 }
 
 /// The reference: the central crop pixel's image, smoothed by `align.reference_smoothing`.
-fn reference_image(ctx: &RunContext<'_>, central_image: &Image) -> Result<Image> {
+fn reference_image(ctx: &RunContext<'_>, central_image: &Image) -> Image {
     let image = gaussian(central_image, ctx.config.align.reference_smoothing);
-    ctx.cache().group().write_image("reference_image", &image, ["scan_row", "scan_col"])?;
-    Ok(image)
+    let kept = image.clone();
+    ctx.beside.later(move |cache| write_images(cache, &[("reference_image", &kept, ["scan_row", "scan_col"])]));
+    image
 }
 
 struct CorrelationTile {
@@ -175,7 +176,7 @@ pub(super) fn is_aligned(ctx: &RunContext<'_>) -> bool {
 /// [`Memory`](crate::error::ErrorKind::Memory), [`Io`](crate::error::ErrorKind::Io),
 /// [`Interrupted`](crate::error::ErrorKind::Interrupted); whatever is done then stays done.
 pub fn align(ctx: &RunContext<'_>, stack: &CroppedStack) -> Result<Correlations> {
-    let reference = reference_image(ctx, &stack.central_image)?;
+    let reference = reference_image(ctx, &stack.central_image);
     correlate_tiles(ctx, Some(&stack.stack), stack.crop.shape(), reference)
 }
 
@@ -185,7 +186,7 @@ pub fn align(ctx: &RunContext<'_>, stack: &CroppedStack) -> Result<Correlations>
 /// As [`align`]; [`Cache`](crate::error::ErrorKind::Cache) when bigFT or the central image is missing or damaged.
 pub fn correlate(ctx: &RunContext<'_>, spectra: &Spectra) -> Result<Correlations> {
     let central = ctx.cache().group().read_image("standard_bf")?;
-    let reference = reference_image(ctx, &central)?;
+    let reference = reference_image(ctx, &central);
     correlate_tiles(ctx, None, spectra.crop, reference)
 }
 

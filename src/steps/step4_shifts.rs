@@ -1,13 +1,15 @@
 //! Step 4: shift maps out of the peaks.
 
+use std::sync::Mutex;
+
 use serde_json::{Value, json};
 
 use crate::axes::{DetShape, Image, Plane};
-use crate::cache::{Curve, Extra, Step};
+use crate::cache::{Curve, Extra, Step, WorkingCache};
 use crate::config::Refine;
 use crate::error::{Error, Result};
 use crate::kernel::noise_floor::NoiseFloor;
-use crate::steps::context::RunContext;
+use crate::steps::context::{RunContext, locked, write_images};
 use crate::steps::parametric::{AberrationFit, FitSpectra, model_maps};
 use crate::steps::refine::{RefineIteration, RefineReport, refine};
 use crate::steps::step1_detect::BrightDisk;
@@ -63,28 +65,27 @@ pub fn find_shifts(
         _ => None,
     };
     let maps = ShiftMaps { y, x, quality: map(2), zncc: map(3) };
-    let noise = keep(ctx, correlations, &maps)?;
-    let mut cache = ctx.cache();
-    if let Some((fit, _)) = fit {
-        cache.publish_curve(convergence(fit))?;
-    }
+    let mut curves = Vec::from_iter(fit.map(|(fit, _)| convergence(fit)));
     // One round that changed nothing is no course.
-    if let Some(report) = refined.as_ref().filter(|report| report.iterations.len() > 1) {
-        cache.publish_curve(rounds(report))?;
-    }
+    curves.extend(refined.as_ref().filter(|report| report.iterations.len() > 1).map(rounds));
     let fit = fit.map(|(fit, _)| serde_json::to_value(fit)).transpose().map_err(|e| Error::bug(e.to_string()))?;
     let mut result = fit.unwrap_or_else(|| json!({}));
-    result["zncc_noise_floor"] = json!(noise.floor());
-    result["independent_positions"] = json!(noise.independent_positions());
     if let Some(report) = refined {
         result["refine"] = serde_json::to_value(report).map_err(|e| Error::bug(e.to_string()))?;
     }
-    cache.mark_done(Step::Shifts, result, true)?;
+    let (correlations, kept) = (correlations.clone(), maps.clone());
+    ctx.beside.later(move |cache| keep(cache, &correlations, &kept, curves, result));
     Ok(maps)
 }
 
 /// Writes the maps into the cache, and how far each peak stands above noise and how sure its position is.
-fn keep(ctx: &RunContext<'_>, correlations: &Correlations, maps: &ShiftMaps) -> Result<NoiseFloor> {
+fn keep(
+    cache: &Mutex<WorkingCache>,
+    correlations: &Correlations,
+    maps: &ShiftMaps,
+    curves: Vec<Curve>,
+    mut result: Value,
+) -> Result<()> {
     let zncc = &maps.zncc;
     let noise = NoiseFloor::of(&correlations.reference_image);
     let cols = correlations.crop.cols;
@@ -103,14 +104,17 @@ fn keep(ctx: &RunContext<'_>, correlations: &Correlations, maps: &ShiftMaps) -> 
     ];
     let documented = [("shift_y", &maps.y), ("shift_x", &maps.x), ("quality", &maps.quality)];
     let all = documented.into_iter().chain(further.map(|(name, .., image)| (name, image)));
-    let mut cache = ctx.cache();
-    ctx.write_images(&cache, &all.map(|(name, image)| (name, image, ["det_row", "det_col"])).collect::<Vec<_>>())?;
+    write_images(cache, &all.map(|(name, image)| (name, image, ["det_row", "det_col"])).collect::<Vec<_>>())?;
     let extra = |(name, title, units, _): (&str, &str, &str, &Image)| {
         let (name, title, units) = (name.to_owned(), title.to_owned(), units.to_owned());
         Extra { name, title, units, plane: Plane::Crop, step: Step::Shifts }
     };
+    result["zncc_noise_floor"] = json!(noise.floor());
+    result["independent_positions"] = json!(noise.independent_positions());
+    let mut cache = locked(cache);
     cache.record(further.map(extra).into())?;
-    Ok(noise)
+    curves.into_iter().try_for_each(|curve| cache.publish_curve(curve))?;
+    cache.mark_done(Step::Shifts, result, true)
 }
 
 /// What step 4 and the search for bad pixels remember in the manifest as plain numbers, by name.

@@ -67,7 +67,7 @@ impl Job<'_> {
     pub(in crate::steps) fn run<S: Sample>(&self) -> Result<Outcome> {
         let ctx = self.ctx;
         let optics = Optics::of(&ctx.config.calibration, self.disk);
-        let model = optics.zip(fit(ctx));
+        let model = optics.zip(fit(ctx)?);
         let settings = &ctx.config.reconstruct;
         if model.is_none() && (settings.contrast == Contrast::On || !settings.depths_angstrom.is_empty()) {
             return Err(Error::unresolved("phase contrast and depths need fitted aberrations and a calibration")
@@ -258,10 +258,12 @@ impl Job<'_> {
 }
 
 /// The fitted aberrations, where the shifts are those of a model.
-fn fit(ctx: &RunContext<'_>) -> Option<AberrationFit> {
+fn fit(ctx: &RunContext<'_>) -> Result<Option<AberrationFit>> {
     if !ctx.config.is_parametric() {
-        return None;
+        return Ok(None);
     }
-    let found = ctx.cache().manifest().results.get(&Step::Shifts).cloned()?;
-    serde_json::from_value(found).ok()
+    // This run may have found them a moment ago.
+    ctx.beside.settle()?;
+    let found = ctx.cache().manifest().results.get(&Step::Shifts).cloned();
+    Ok(found.and_then(|found| serde_json::from_value(found).ok()))
 }
