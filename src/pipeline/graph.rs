@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, bounded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::block::{Block, Emitter, POLL, Shared, Target, Wire};
 use crate::pipeline::metrics::{Counters, GraphReport};
+use crate::pipeline::workers::begin_apart;
 use crate::progress::CancelToken;
 
 type Task<'env> = Box<dyn FnOnce() -> Result<()> + Send + 'env>;
@@ -126,6 +127,7 @@ impl<'env> Graph<'env> {
                 // The last worker takes the senders: only the threads may hold any, or the next block would wait for ever.
                 let wire = if worker + 1 == workers { take_wire(&wire) } else { copy_wire(&wire) };
                 Box::new(move || {
+                    begin_apart(worker, workers);
                     let target = Target::Wire(&wire);
                     let mut out = Emitter { target, shared: &shared, counters: &counters, count_sent: false };
                     timed(&counters, || work_off(&mut block, &receiver, &mut out))
@@ -278,7 +280,7 @@ fn run_guarded(shared: &Shared, name: &str, task: Task<'_>) {
     shared.fail(failure);
 }
 
-fn panic_message(panic: &(dyn Any + Send)) -> String {
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

@@ -1,5 +1,7 @@
 //! The thread pool for work that is cut by rows or bands inside one step.
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
 use crate::error::{Error, Result};
 
 /// A fixed number of threads for data-parallel loops (rayon), named so that they can be told apart in a debugger.
@@ -15,6 +17,7 @@ impl Workers {
         rayon::ThreadPoolBuilder::new()
             .num_threads(count)
             .thread_name(|i| format!("worker-{i}"))
+            .start_handler(move |number| begin_apart(number, count))
             .build()
             .map(Self)
             .map_err(|e| Error::bug(format!("cannot start {count} worker threads: {e}")))
@@ -28,5 +31,25 @@ impl Workers {
     /// Runs `task` inside the pool: rayon's parallel iterators use its threads.
     pub fn install<R: Send>(&self, task: impl FnOnce() -> R + Send) -> R {
         self.0.install(task)
+    }
+}
+
+/// Lets a worker begin on a processor of its own where there are as many workers as processors; after that the system moves
+/// it as it likes.
+///
+/// Workers sleep between loops, and Linux wakes a thread where it ran last. On machines with few processors it does not look
+/// for an idle one when all were busy just before: two workers that happened to begin on the same processor shared it
+/// through the following loops, while the other one was idle.
+pub(super) fn begin_apart(number: usize, count: usize) {
+    let Ok(allowed) = sched_getaffinity(None) else { return };
+    if allowed.count() as usize != count {
+        return;
+    }
+    let Some(mine) = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).nth(number) else { return };
+    let mut one = CpuSet::new();
+    one.set(mine);
+    // Only a hint: where it is refused, nothing is lost.
+    if sched_setaffinity(None, &one).is_ok() {
+        let _ = sched_setaffinity(None, &allowed);
     }
 }

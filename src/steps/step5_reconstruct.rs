@@ -67,7 +67,7 @@ pub fn reconstruct(
     stack: &CroppedStack,
     shifts: &ShiftMaps,
 ) -> Result<Reconstruction> {
-    let parts = choose(ctx, disk, &usable_pixels(ctx, disk, EDGE)?, shifts);
+    let parts = choose(ctx, disk, &usable_pixels(ctx, disk, &stack.bad_pixels, EDGE)?, shifts);
     let pixels_used = parts.iter().filter(|p| p.peak.is_some()).count();
     if pixels_used == 0 {
         let best = shifts.quality.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -148,9 +148,10 @@ fn choose(ctx: &RunContext<'_>, disk: &BrightDisk, usable: &[bool], shifts: &Shi
     parts
 }
 
-/// Bytes of images that are added to all bands before the next ones, where they are read where they lie.
-const BATCH_BYTES: usize = 8 << 20;
-const MOST_IN_BATCH: usize = 64;
+/// Bytes of images that are added to all bands before the next ones, where they are read where they lie. Workers fall asleep
+/// between batches, so these are large, but there are several, so that a run can be watched and stopped.
+const BATCH_BYTES: usize = 32 << 20;
+const BATCHES: usize = 8;
 
 fn accumulate<S: Sample>(job: &Job<'_>) -> Result<Reconstruction> {
     if S::DTYPE.sum_bytes(job.parts.len()) == size_of::<u32>() {
@@ -170,7 +171,8 @@ fn accumulate_in<S: Sample, A: Sum>(job: &Job<'_>) -> Result<Reconstruction> {
     let workers = ctx.workers.count();
     let image_bytes = n * size_of::<S>();
     let direct = stack.is_addressable();
-    let batch = if direct { (BATCH_BYTES / image_bytes.max(1)).min(MOST_IN_BATCH) } else { 0 }.max(2 * workers);
+    let batch =
+        if direct { (BATCH_BYTES / image_bytes.max(1)).min(parts.len().div_ceil(BATCHES)) } else { 0 }.max(2 * workers);
     let copied = if direct { 0 } else { batch * image_bytes };
     let bytes = rows * row_len * (size_of::<A>() + size_of::<i32>()) + n * size_of::<A>() + copied;
     let _charge = ctx.budget.charge(bytes as u64, "the super-resolved image")?;
@@ -186,7 +188,6 @@ fn accumulate_in<S: Sample, A: Sum>(job: &Job<'_>) -> Result<Reconstruction> {
     // All batches inside the pool: from outside, each loop would wait until the system has woken this thread again.
     ctx.workers.install(|| -> Result<()> {
         for (number, group) in parts.chunks(batch).enumerate() {
-            ctx.cancel.check()?;
             let first = number == 0;
             let images = images.cast_mut::<S>();
             if !direct {
@@ -229,6 +230,7 @@ fn accumulate_in<S: Sample, A: Sum>(job: &Job<'_>) -> Result<Reconstruction> {
                 counts.add(targets);
             }
             ctx.progress.advance((group.len() * image_bytes) as u64);
+            ctx.cancel.check()?;
         }
         Ok(())
     })?;
