@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use rayon::prelude::*;
+
 use super::colormap::Rgb;
 use super::{encode, font};
 
@@ -45,6 +47,28 @@ impl Canvas {
         } else {
             &mut []
         }
+    }
+
+    /// Hands `rows` rows of pixels from `y` on, as far as there are so many, to `paint` in bands of at most `most`, side by
+    /// side, with the number of the band's first row counted from `y`.
+    pub(super) fn bands(&mut self, y: usize, rows: usize, most: usize, paint: impl Fn(usize, &mut Band<'_>) + Sync) {
+        let width = self.width.max(1);
+        let (first, last) = (y.min(self.height), (y + rows).min(self.height));
+        let pixels = self.pixels[first * self.width * 3..last * self.width * 3].as_chunks_mut().0;
+        pixels.par_chunks_mut(most * width).enumerate().for_each(|(number, pixels)| {
+            paint(number * most, &mut Band { width, pixels });
+        });
+    }
+
+    /// One sheet out of several of the same width, from above.
+    pub(super) fn stacked(parts: Vec<Self>) -> Self {
+        let (width, height) = (parts.first().map_or(0, |part| part.width), parts.iter().map(|part| part.height).sum());
+        debug_assert!(parts.iter().all(|part| part.width == width), "sheets of different widths");
+        let mut pixels = Vec::with_capacity(width * height * 3);
+        for part in parts {
+            pixels.extend_from_slice(&part.pixels);
+        }
+        Self { width, height, pixels }
     }
 
     /// Replaces pixels of row `y` from `x` on.
@@ -138,6 +162,25 @@ impl Canvas {
     /// Writes the sheet as PNG.
     pub(super) fn png(&self, out: impl Write, title: &str) -> io::Result<()> {
         encode::png(out, (self.width, self.height), &self.pixels, title)
+    }
+}
+
+/// Some rows of a sheet, as wide as the sheet.
+pub(super) struct Band<'a> {
+    width: usize,
+    pixels: &'a mut [Rgb],
+}
+
+impl Band<'_> {
+    /// Number of rows.
+    pub(super) fn len(&self) -> usize {
+        self.pixels.len() / self.width
+    }
+
+    /// The pixels of a row from `x` on.
+    pub(super) fn row_from(&mut self, row: usize, x: usize) -> &mut [Rgb] {
+        let row = &mut self.pixels[row * self.width..(row + 1) * self.width];
+        row.get_mut(x..).unwrap_or_default()
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::canvas::{AMBER, Area, BRIGHT, Canvas, DIM};
 use super::colormap::Rgb;
 use super::files::Place;
@@ -93,37 +95,35 @@ impl<'a> Row<'a> {
         }
     }
 
-    fn draw(&self, canvas: &mut Canvas, y: usize) {
-        let height = self.height();
+    /// The row with the gap above it.
+    fn drawn(&self) -> Canvas {
+        let (y, height) = (GAP, self.height());
+        let mut canvas = Canvas::new(WIDTH, y + height);
         for (x, item) in &self.items {
             let x = MARGIN + x;
             match item {
-                Item::Panel(panel, shown) => panel.draw(canvas, x, y, *shown),
-                Item::Inset(inset) => inset.draw(canvas, x, y),
-                Item::Plot(plot, width) => plot.draw(canvas, Area { x, y, width: *width, height }),
+                Item::Panel(panel, shown) => panel.draw(&mut canvas, x, y, *shown),
+                Item::Inset(inset) => inset.draw(&mut canvas, x, y),
+                Item::Plot(plot, width) => plot.draw(&mut canvas, Area { x, y, width: *width, height }),
             }
         }
+        canvas
     }
 }
 
 fn draw(panels: &Panels<'_>) -> Canvas {
     let text = words(panels.run);
-    let rows = rows(panels);
-    let height = 2 * MARGIN
-        + text.iter().map(|line| line.step).sum::<usize>()
-        + rows.iter().map(|row| row.height() + GAP).sum::<usize>();
-    let mut canvas = Canvas::new(WIDTH, height);
+    let mut head = Canvas::new(WIDTH, MARGIN + text.iter().map(|line| line.step).sum::<usize>());
     let mut y = MARGIN;
     for line in &text {
-        canvas.text(MARGIN, y, line.scale, line.color, &line.text);
+        head.text(MARGIN, y, line.scale, line.color, &line.text);
         y += line.step;
     }
-    for row in &rows {
-        y += GAP;
-        row.draw(&mut canvas, y);
-        y += row.height();
-    }
-    canvas
+    // Row by row on sheets of their own, so that they can be drawn side by side.
+    let mut parts = vec![head];
+    parts.par_extend(rows(panels).par_iter().with_max_len(1).map(Row::drawn));
+    parts.push(Canvas::new(WIDTH, MARGIN));
+    Canvas::stacked(parts)
 }
 
 /// A line of text above the images.

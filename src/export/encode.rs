@@ -9,6 +9,9 @@ const MOST: usize = 256;
 /// Places for colours; a power of two, and several times as many as there are colours, so that few share one.
 const PLACES: usize = 2048;
 const FREE: u64 = u64::MAX;
+/// Bytes at so many places that are looked at before all.
+const EXCERPTS: usize = 64;
+const EXCERPT: usize = 3 << 10;
 
 /// Writes pixels `[row][col]` of red, green, blue.
 pub(super) fn png(out: impl Write, (width, height): (usize, usize), pixels: &[u8], title: &str) -> io::Result<()> {
@@ -45,6 +48,17 @@ struct Indexed {
 impl Indexed {
     /// `None` where there are more colours than a palette holds.
     fn of(pixels: &[u8]) -> Option<Self> {
+        // Many images of a sheet have too many together: some of its rows tell sooner than all from above.
+        if pixels.len() > EXCERPTS * EXCERPT {
+            let step = pixels.len() / 3 / EXCERPTS * 3;
+            let some: Vec<u8> =
+                pixels.chunks(step).flat_map(|part| &part[..EXCERPT.min(part.len())]).copied().collect();
+            Self::of_all(&some)?;
+        }
+        Self::of_all(pixels)
+    }
+
+    fn of_all(pixels: &[u8]) -> Option<Self> {
         let mut colors: Vec<Rgb> = Vec::new();
         // Of each colour that was seen: itself, and from bit 32 on its number.
         let mut table = vec![FREE; PLACES];

@@ -8,7 +8,7 @@ use super::canvas::{AMBER, Area, BRIGHT, Canvas, DIM, Point};
 use super::colormap::{Colormap, Rgb};
 use super::font;
 use super::run::{Layer, RunResults};
-use super::tone::{Tone, number, resample_rows, round_length, spread};
+use super::tone::{Resampling, Tone, number, round_length, spread};
 use crate::axes::{Image, Plane};
 
 /// Dots of letters are two pixels wide: readable where a picture is shown at its own size.
@@ -20,6 +20,8 @@ const BAR_WIDTH: usize = 16;
 /// A colour bar shorter than this would have no room for its labels.
 const BAR_HEIGHT: usize = 96;
 const SCALE_BAR: usize = 34;
+/// Rows of an image that are painted one after the other.
+const BAND: usize = 64;
 const DISK: Rgb = [70, 205, 235];
 const ON_LIGHT: Rgb = [60, 62, 70];
 const BAD: Rgb = [255, 84, 84];
@@ -167,10 +169,14 @@ impl<'a> Panel<'a> {
     pub(super) fn draw(&self, canvas: &mut Canvas, x: usize, y: usize, shown: Shown) {
         canvas.text(x, y, TEXT, BRIGHT, &self.title);
         let area = Area { x, y: y + LINE, width: shown.cols, height: shown.rows };
-        let mut places = vec![0.0; shown.cols];
-        resample_rows(&self.image, shown.rows, shown.cols, |row, values| {
-            self.tone.positions(values, &mut places);
-            self.map.paint(&places, canvas.row_mut(area.x, area.y + row));
+        let resampling = Resampling::new(&self.image, shown.rows, shown.cols);
+        // Side by side, because the largest image of a sheet takes as long as all others together.
+        canvas.bands(area.y, shown.rows, BAND, |first, band| {
+            let mut places = vec![0.0; shown.cols];
+            resampling.rows(first..first + band.len(), |row, values| {
+                self.tone.positions(values, &mut places);
+                self.map.paint(&places, band.row_from(row - first, area.x));
+            });
         });
         for mark in &self.marks {
             self.draw_mark(canvas, mark, area);

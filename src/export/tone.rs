@@ -1,6 +1,9 @@
 //! From numbers to brightness: contrast limits that a few hot pixels cannot spoil, and images of another size.
 
 use std::cmp::Ordering;
+use std::ops::Range;
+
+use ndarray::{CowArray, Ix2};
 
 use crate::axes::Image;
 use crate::kernel::simd::dispatch;
@@ -107,48 +110,62 @@ fn percentiles(values: impl Iterator<Item = f64>, low: f64, high: f64) -> Option
 /// (magnification), its value. NaN counts only where there is nothing else.
 pub(super) fn resample(image: &Image, rows: usize, cols: usize) -> Image {
     let mut all = Image::zeros((rows, cols));
-    resample_rows(image, rows, cols, |row, values| all.row_mut(row).assign(&ndarray::aview1(values)));
+    let resampling = Resampling::new(image, rows, cols);
+    resampling.rows(0..rows, |row, values| all.row_mut(row).assign(&ndarray::aview1(values)));
     all
 }
 
-/// As [`resample`], row by row from above: hands the row's number and its values to `take`.
-pub(super) fn resample_rows(image: &Image, rows: usize, cols: usize, mut take: impl FnMut(usize, &[f64])) {
-    let image = image.as_standard_layout();
-    let width = image.ncols();
-    let lines = |row: usize| &image.as_slice().unwrap_or_default()[row * width..(row + 1) * width];
-    if image.dim() == (rows, cols) {
-        return (0..rows).for_each(|row| take(row, lines(row)));
+/// As [`resample`], some rows at a time.
+pub(super) struct Resampling<'a> {
+    image: CowArray<'a, f64, Ix2>,
+    across: Vec<Cover>,
+    down: Vec<Cover>,
+}
+
+impl<'a> Resampling<'a> {
+    pub(super) fn new(image: &'a Image, rows: usize, cols: usize) -> Self {
+        let (across, down) = (covers(image.ncols(), cols), covers(image.nrows(), rows));
+        Self { image: image.as_standard_layout(), across, down }
     }
-    let (across, down) = (covers(width, cols), covers(image.nrows(), rows));
-    // First the rows under a row of the result, each with its share, several numbers at a time; then along the row.
-    let (mut sums, mut weights) = (vec![0.0; width], vec![0.0; width]);
-    let mut out = vec![0.0; cols];
-    for (number, down) in down.iter().enumerate() {
-        sums.fill(0.0);
-        weights.fill(0.0);
-        for (share, line) in down.shares.iter().zip((down.first..).map(lines)) {
-            dispatch(
-                #[inline(always)]
-                || {
-                    for ((sum, weight), value) in sums.iter_mut().zip(&mut weights).zip(line) {
-                        let known = !value.is_nan();
-                        *sum += if known { value * share } else { 0.0 };
-                        *weight += if known { *share } else { 0.0 };
-                    }
-                },
-            );
+
+    /// Hands each of these rows of the result, its number and its values, to `take`, from above.
+    pub(super) fn rows(&self, range: Range<usize>, mut take: impl FnMut(usize, &[f64])) {
+        let Self { image, across, down } = self;
+        let width = image.ncols();
+        let lines = |row: usize| &image.as_slice().unwrap_or_default()[row * width..(row + 1) * width];
+        if image.dim() == (down.len(), across.len()) {
+            return range.for_each(|row| take(row, lines(row)));
         }
-        for (out, across) in out.iter_mut().zip(&across) {
-            let (mut sum, mut weight) = (0.0, 0.0);
-            for (share, (part, known)) in
-                across.shares.iter().zip(sums[across.first..].iter().zip(&weights[across.first..]))
-            {
-                sum += part * share;
-                weight += known * share;
+        // First the rows under a row of the result, each with its share, several numbers at a time; then along the row.
+        let (mut sums, mut weights) = (vec![0.0; width], vec![0.0; width]);
+        let mut out = vec![0.0; across.len()];
+        for (number, down) in range.clone().zip(&down[range]) {
+            sums.fill(0.0);
+            weights.fill(0.0);
+            for (share, line) in down.shares.iter().zip((down.first..).map(lines)) {
+                dispatch(
+                    #[inline(always)]
+                    || {
+                        for ((sum, weight), value) in sums.iter_mut().zip(&mut weights).zip(line) {
+                            let known = !value.is_nan();
+                            *sum += if known { value * share } else { 0.0 };
+                            *weight += if known { *share } else { 0.0 };
+                        }
+                    },
+                );
             }
-            *out = if weight > 0.0 { sum / weight } else { f64::NAN };
+            for (out, across) in out.iter_mut().zip(across) {
+                let (mut sum, mut weight) = (0.0, 0.0);
+                for (share, (part, known)) in
+                    across.shares.iter().zip(sums[across.first..].iter().zip(&weights[across.first..]))
+                {
+                    sum += part * share;
+                    weight += known * share;
+                }
+                *out = if weight > 0.0 { sum / weight } else { f64::NAN };
+            }
+            take(number, &out);
         }
-        take(number, &out);
     }
 }
 

@@ -17,7 +17,6 @@ impl Workers {
         rayon::ThreadPoolBuilder::new()
             .num_threads(count)
             .thread_name(|i| format!("worker-{i}"))
-            .start_handler(move |number| begin_apart(number, count))
             .build()
             .map(Self)
             .map_err(|e| Error::bug(format!("cannot start {count} worker threads: {e}")))
@@ -28,18 +27,22 @@ impl Workers {
         self.0.current_num_threads()
     }
 
+    /// Lets every thread begin on a processor of its own where there are as many as processors: before loops that take long.
+    pub fn spread(&self) {
+        self.0.broadcast(|thread| begin_apart(thread.index(), thread.num_threads()));
+    }
+
     /// Runs `task` inside the pool: rayon's parallel iterators use its threads.
     pub fn install<R: Send>(&self, task: impl FnOnce() -> R + Send) -> R {
         self.0.install(task)
     }
 }
 
-/// Lets a worker begin on a processor of its own where there are as many workers as processors; after that the system moves
-/// it as it likes.
+/// Puts this thread, one of several, on a processor of its own where there are as many as processors; after that the system
+/// moves it as it likes.
 ///
-/// Workers sleep between loops, and Linux wakes a thread where it ran last. On machines with few processors it does not look
-/// for an idle one when all were busy just before: two workers that happened to begin on the same processor shared it
-/// through the following loops, while the other one was idle.
+/// Linux wakes a thread where it ran last or where it is woken from, and on machines with few processors it does not look for
+/// an idle one when all were busy just before: two workers shared one processor for up to 40 ms while the other was idle.
 pub(super) fn begin_apart(number: usize, count: usize) {
     let Ok(allowed) = sched_getaffinity(None) else { return };
     if allowed.count() as usize != count {

@@ -29,11 +29,11 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Publishes the map, and what the user was told.
-    pub(super) fn publish(self, cache: &mut WorkingCache) -> Result<()> {
+    /// Notes the map, whose array [`MAP`] was written before, and what the user was told.
+    pub(super) fn record(self, cache: &mut WorkingCache) -> Result<()> {
         let title = "Bad detector pixels (1 dead, 2 hot, 3 outlier)".to_owned();
         let extra = Extra { name: MAP.to_owned(), title, units: String::new(), plane: Plane::Crop, step: Step::Stack };
-        cache.publish(extra, &self.map)?;
+        cache.record(vec![extra])?;
         if self.messages.iter().all(|message| cache.manifest().warnings.contains(message)) {
             return Ok(());
         }

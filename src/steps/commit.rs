@@ -140,9 +140,9 @@ fn commit(
     sets: &[(Step, TileSet)],
 ) -> Result<()> {
     files.iter().try_for_each(|file| sync_chunk(file))?;
-    let mut cache = locked(cache);
-    table.save(cache.group())?;
-    cache.mark_tiles(sets)
+    let group = locked(cache).group().clone();
+    table.save(&group)?;
+    locked(cache).mark_tiles(sets)
 }
 
 impl Block for Commit<'_> {

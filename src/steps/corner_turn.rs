@@ -92,10 +92,10 @@ pub fn corner_turn(ctx: &RunContext<'_>, disk: &BrightDisk) -> Result<CroppedSta
     });
     let (mean, central) = (mean_pattern.clone(), central_image.clone());
     ctx.beside.later(move |cache| {
-        let detector = ("mean_pattern", &mean, ["det_row", "det_col"]);
-        write_images(cache, &[detector, ("standard_bf", &central, ["scan_row", "scan_col"])])?;
+        let (det, scan) = (["det_row", "det_col"], ["scan_row", "scan_col"]);
+        write_images(cache, &[("mean_pattern", &mean, det), ("standard_bf", &central, scan), (MAP, &found.map, det)])?;
         let mut cache = locked(cache);
-        found.publish(&mut cache)?;
+        found.record(&mut cache)?;
         cache.mark_done(Step::Stack, result, false)
     });
     Ok(CroppedStack { stack, crop, mean_pattern, central_image, bad_pixels })
@@ -157,8 +157,9 @@ fn open_stack(ctx: &RunContext<'_>, disk: &BrightDisk) -> Result<CroppedStack> {
         let found = look_for_bad_pixels(ctx, disk, &mean_pattern, &squares);
         let (map, counts) = (found.map.clone(), found.counts.clone());
         ctx.beside.later(move |cache| {
+            write_images(cache, &[(MAP, &found.map, ["det_row", "det_col"])])?;
             let mut cache = locked(cache);
-            found.publish(&mut cache)?;
+            found.record(&mut cache)?;
             cache.update(|m| {
                 let result = m.results.entry(Step::Stack).or_insert_with(|| json!({}));
                 result["bad_pixels"] = counts;
