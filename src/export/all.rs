@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::files::{Place, part_of, publish_folder, require_free, safe_name};
 use super::panel::Panels;
@@ -90,7 +90,7 @@ enum Task {
 
 impl Files {
     /// Writes what the configuration asks for, and the EMD results, side by side: drawing takes the processor's time, and
-    /// bringing files to the disk takes waiting. What takes longest begins first.
+    /// bringing files to the disk takes waiting. What takes longest begins first, the contact sheet before all.
     fn write(
         place: &Place<'_>,
         emd: impl FnOnce() -> Result<()> + Send,
@@ -101,7 +101,6 @@ impl Files {
         let numbers = || 0..panels.layers.len();
         let mut tasks = Vec::new();
         if switches.pictures {
-            tasks.push(Task::Sheet);
             tasks.extend(numbers().map(Task::Picture).chain((0..run.curves.len()).map(Task::Curve)));
         }
         tasks.extend(numbers().map(Task::Npy).filter(|_| switches.npy));
@@ -109,28 +108,36 @@ impl Files {
         tasks.sort_by_key(|task| {
             let size = |number: usize| panels.layers[number].image.len();
             Reverse(match *task {
-                Task::Sheet => usize::MAX,
                 // A picture takes several times as long as the numbers alone.
                 Task::Picture(number) => 4 * size(number),
                 Task::Npy(number) | Task::Tiff(number) => size(number),
-                Task::Curve(_) => 0,
+                Task::Curve(_) | Task::Sheet => 0,
             })
         });
-        let write = |task: Task| match task {
-            Task::Sheet => contact_sheet::write_sheet(place, &panels),
-            Task::Picture(number) => picture::write_layer(place, &panels, number),
-            Task::Curve(number) => picture::write_curve(place, run, &run.curves[number]),
-            Task::Npy(number) => arrays::write_layer_npy(place, &panels.layers[number]),
-            Task::Tiff(number) => arrays::write_layer_tiff(place, &panels.layers[number]),
+        let (sheet, results) = (OnceLock::new(), Mutex::new(Vec::new()));
+        let draw = || sheet.get_or_init(|| contact_sheet::draw(&panels));
+        let write = |task: Task| {
+            let result = match task {
+                Task::Sheet => contact_sheet::write_drawn(place, run, draw()),
+                Task::Picture(number) => picture::write_layer(place, &panels, number),
+                Task::Curve(number) => picture::write_curve(place, run, &run.curves[number]),
+                Task::Npy(number) => arrays::write_layer_npy(place, &panels.layers[number]),
+                Task::Tiff(number) => arrays::write_layer_tiff(place, &panels.layers[number]),
+            };
+            results.lock().unwrap_or_else(PoisonError::into_inner).push((task, result));
         };
-        let (results, mut done) = (Mutex::new(Vec::new()), Ok(()));
+        let mut done = Ok(());
         rayon::scope_fifo(|scope| {
-            for task in tasks {
-                let (write, results) = (&write, &results);
-                scope.spawn_fifo(move |_| {
-                    let result = write(task);
-                    results.lock().unwrap_or_else(PoisonError::into_inner).push((task, result));
+            if switches.pictures {
+                // Threads that wait for a part of the sheet would take up other files meanwhile, and the sheet, which takes
+                // longest, would be last: the others begin when it is drawn.
+                scope.spawn_fifo(|scope| {
+                    draw();
+                    spawn_all(scope, &tasks, &write);
+                    write(Task::Sheet);
                 });
+            } else {
+                spawn_all(scope, &tasks, &write);
             }
             done = emd();
         });
@@ -168,6 +175,12 @@ impl Files {
     fn published(self, part: &Path, target: &Path) -> Result<Self> {
         let folder = publish_folder(part, target)?;
         self.each(|path| Ok(folder.join(path.file_name().unwrap_or_default())))
+    }
+}
+
+fn spawn_all<'s>(scope: &rayon::ScopeFifo<'s>, tasks: &'s [Task], write: &'s (impl Fn(Task) + Sync)) {
+    for task in tasks {
+        scope.spawn_fifo(move |_| write(*task));
     }
 }
 

@@ -34,13 +34,13 @@ const PLOT: usize = 440;
 /// # Errors
 /// A folder that cannot be written to, a full disk.
 pub fn write_contact_sheet(folder: &Path, stem: &str, run: &RunResults) -> Result<PathBuf> {
-    write_sheet(&Place::shown(folder, stem), &Panels::of(run))
+    write_drawn(&Place::shown(folder, stem), run, &draw(&Panels::of(run)))
 }
 
-pub(super) fn write_sheet(place: &Place<'_>, panels: &Panels<'_>) -> Result<PathBuf> {
-    let canvas = draw(panels);
-    let title = format!("{} {}", panels.run.base_name, panels.run.timestamp);
-    place.write("sheet.png", "the contact sheet", |out| canvas.png(out, &title))
+/// Writes the sheet that was drawn.
+pub(super) fn write_drawn(place: &Place<'_>, run: &RunResults, sheet: &Canvas) -> Result<PathBuf> {
+    let title = format!("{} {}", run.base_name, run.timestamp);
+    place.write("sheet.png", "the contact sheet", |out| sheet.png(out, &title))
 }
 
 /// One thing on the sheet and its place from the left.
@@ -111,7 +111,8 @@ impl<'a> Row<'a> {
     }
 }
 
-fn draw(panels: &Panels<'_>) -> Canvas {
+/// Draws the sheet, on all threads of the pool that this is called in.
+pub(super) fn draw(panels: &Panels<'_>) -> Canvas {
     let text = words(panels.run);
     let mut head = Canvas::new(WIDTH, MARGIN + text.iter().map(|line| line.step).sum::<usize>());
     let mut y = MARGIN;

@@ -62,22 +62,27 @@ impl Indexed {
         let mut colors: Vec<Rgb> = Vec::new();
         // Of each colour that was seen: itself, and from bit 32 on its number.
         let mut table = vec![FREE; PLACES];
-        let mut places = Vec::with_capacity(pixels.len() / 3);
-        for &[r, g, b] in pixels.as_chunks::<3>().0 {
+        let mut places = vec![0; pixels.len() / 3];
+        let mut last = FREE;
+        for (place, &[r, g, b]) in places.iter_mut().zip(pixels.as_chunks::<3>().0) {
             let key = u32::from_le_bytes([r, g, b, 0]);
-            let mut at = (key.wrapping_mul(0x9E37_79B1) >> (u32::BITS - PLACES.ilog2())) as usize;
-            while table[at] as u32 != key {
-                if table[at] == FREE {
-                    if colors.len() == MOST {
-                        return None;
+            // Most of a drawing is like what is beside it.
+            if last as u32 != key {
+                let mut at = (key.wrapping_mul(0x9E37_79B1) >> (u32::BITS - PLACES.ilog2())) as usize;
+                while table[at] as u32 != key {
+                    if table[at] == FREE {
+                        if colors.len() == MOST {
+                            return None;
+                        }
+                        table[at] = u64::from(key) | (colors.len() as u64) << 32;
+                        colors.push([r, g, b]);
+                        break;
                     }
-                    table[at] = u64::from(key) | (colors.len() as u64) << 32;
-                    colors.push([r, g, b]);
-                    break;
+                    at = (at + 1) % PLACES;
                 }
-                at = (at + 1) % PLACES;
+                last = table[at];
             }
-            places.push((table[at] >> 32) as u8);
+            *place = (last >> 32) as u8;
         }
         let mut order: Vec<usize> = (0..colors.len()).collect();
         order.sort_by_key(|i| colors[*i].map(u32::from).iter().sum::<u32>());

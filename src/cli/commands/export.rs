@@ -14,6 +14,7 @@ use crate::export::hdf5_cache::{CacheMeta, cache_file};
 #[cfg(feature = "hdf5")]
 use crate::export::hdf5_in_place;
 use crate::export::{RunResults, Written, write_all};
+use crate::memory;
 use crate::progress::CancelToken;
 use crate::session::{self, Results, Session};
 use crate::steps::{AberrationFit, pixel_findings};
@@ -110,6 +111,7 @@ pub(super) fn write(
         let written = write_all(&folder, embed_into, &run, &config.export, &workers)?;
         Ok(Outcome { written, hdf5 })
     };
+    memory::reuse_large_buffers();
     let (outcome, done) = workers.install(|| rayon::join(write, || beside(&run)));
     let outcome = done.and(outcome)?;
     for warning in &outcome.written.warnings {

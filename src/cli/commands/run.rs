@@ -45,6 +45,8 @@ pub(in crate::cli) fn run(args: &RunArgs, talk: &Talk, cancel: &CancelToken) -> 
 
 fn one(input: &Path, config: &Config, args: &RunArgs, talk: &Talk, cancel: &CancelToken) -> Result<()> {
     let (start, timestamp) = (Instant::now(), session::timestamp());
+    // The input before this one ended with its export.
+    memory::give_large_buffers_back();
     let bars = Bars::new(talk);
     let mut session = Session::open(input, config.clone(), args.fresh, &bars, cancel)?;
     let cache = session.cache_path();
