@@ -11,7 +11,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, bounded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::block::{Block, Emitter, POLL, Shared, Target, Wire};
 use crate::pipeline::metrics::{Counters, GraphReport};
-use crate::pipeline::workers::begin_apart;
 use crate::progress::CancelToken;
 
 type Task<'env> = Box<dyn FnOnce() -> Result<()> + Send + 'env>;
@@ -127,7 +126,6 @@ impl<'env> Graph<'env> {
                 // The last worker takes the senders: only the threads may hold any, or the next block would wait for ever.
                 let wire = if worker + 1 == workers { take_wire(&wire) } else { copy_wire(&wire) };
                 Box::new(move || {
-                    begin_apart(worker, workers);
                     let target = Target::Wire(&wire);
                     let mut out = Emitter { target, shared: &shared, counters: &counters, count_sent: false };
                     timed(&counters, || work_off(&mut block, &receiver, &mut out))

@@ -256,7 +256,6 @@ pub fn fit_spectra(ctx: &RunContext<'_>, disk: &BrightDisk, stack: &CroppedStack
 pub fn fit_aberrations(ctx: &RunContext<'_>, disk: &BrightDisk, spectra: &FitSpectra) -> Result<AberrationFit> {
     let guess = Guess::of(ctx, disk)?;
     let search = Fit { ctx, disk, fine: &spectra.fine, coarse: &spectra.coarse, wide: &spectra.wide };
-    ctx.workers.spread();
     let fit = ctx.workers.install(|| -> Result<AberrationFit> {
         let found = search.run(&guess.models)?;
         describe(ctx, disk, &spectra.fine, &found, &guess)

@@ -81,7 +81,6 @@ pub fn reconstruct(
         )));
     }
     let factor = upscale_factor(ctx.config, disk);
-    ctx.workers.spread();
     let job = Job { ctx, disk, stack: &stack.stack, parts: &parts, factor };
     with_sample_type!(stack.stack.dtype(), S => match ctx.config.merge() {
         Merge::Nearest | Merge::Auto => accumulate::<S>(&job),

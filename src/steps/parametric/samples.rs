@@ -39,7 +39,6 @@ impl Samples {
         pixels: &[usize],
         band: Band,
     ) -> Result<Self> {
-        ctx.workers.spread();
         let window = edge_window(ctx);
         let fft = Fft2::<f32>::new(ctx.scan);
         let crop = disk.crop.shape();
