@@ -12,7 +12,7 @@ use crate::progress::CancelToken;
 use crate::read::{FrameBlock, FrameSource};
 use crate::with_sample_type;
 
-/// The whole sample. Small scans are looked at completely; of a 34 GB scan 0.2 %.
+/// The whole sample, where all of it is needed: a small scan, or 0.2 % of one of 34 GB.
 const SAMPLE_BYTES: usize = 64 << 20;
 /// Neighbouring frames are read together, as many as a disk brings nearly as fast as one.
 const RUN_BYTES: usize = 256 << 10;

@@ -141,4 +141,29 @@ mod tests {
             assert_eq!(crop_around(center, 10, det).map_err(|e| e.exit_code()).err(), Some(4));
         }
     }
+
+    #[test]
+    fn halves_agree_when_they_show_the_same_disk() {
+        let disk = |row: f64, radius: f64| {
+            Image::from_shape_fn((48, 48), |(r, c)| {
+                let from_edge = radius - (r as f64 - row).hypot(c as f64 - 24.0);
+                100.0 * (from_edge + 0.5).clamp(0.0, 1.0) + 1.0
+            })
+        };
+        let nothing = Image::from_elem((48, 48), 1.0);
+        let cases = [
+            (disk(23.0, 12.0), disk(23.0, 12.0), true),
+            (disk(23.0, 12.0), disk(23.05, 12.05), true),
+            (disk(23.0, 12.0), disk(23.4, 12.0), false),
+            (disk(23.0, 12.0), disk(23.0, 12.4), false),
+            (disk(23.0, 12.0), nothing.clone(), false),
+            (nothing.clone(), nothing, false),
+        ];
+        for (number, (a, b, same)) in cases.into_iter().enumerate() {
+            assert_eq!(agree(&[a, b], KnownDisk::default()), same, "{number}");
+        }
+        // What the user knows is not asked for.
+        let (known, blank) = (KnownDisk { center: Some([9.0, 9.0]), radius: Some(4.0) }, Image::zeros((48, 48)));
+        assert!(agree(&[blank.clone(), blank], known));
+    }
 }
