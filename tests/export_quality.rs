@@ -269,3 +269,15 @@ fn the_size_of_the_sheet_does_not_depend_on_the_scan() {
     let heights: Vec<usize> = [(32, 32), (64, 64), (128, 128)].map(|(r, c)| sheet(&run_of(r, c, 4)).height).to_vec();
     assert!(heights.iter().all(|h| *h == heights[0]), "{heights:?}");
 }
+
+#[test]
+fn letters_below_the_last_plot_of_the_sheet_are_whole() {
+    const DIM: [u8; 3] = [158, 160, 166];
+    let mut run = still();
+    run.curves.push(frc("1/Å", 0.5));
+    let sheet = sheet(&run);
+    let rows = rows_of(&sheet, DIM, 1);
+    let lowest = rows.iter().rev().zip(1..).take_while(|(row, below)| **row + below == rows[rows.len() - 1] + 1);
+    // "spatial frequency (1/Å)": eleven rows of dots of two pixels, the ring of Å and what hangs from p, q and y included.
+    assert_eq!(lowest.count(), 22, "rows of the lowest line of text");
+}

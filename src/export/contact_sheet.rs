@@ -95,18 +95,23 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// The row with the gap above it.
-    fn drawn(&self) -> Canvas {
-        let (y, height) = (GAP, self.height());
-        let mut canvas = Canvas::new(WIDTH, y + height);
+    /// Draws the row on a sheet.
+    fn draw(&self, canvas: &mut Canvas, y: usize) {
+        let height = self.height();
         for (x, item) in &self.items {
             let x = MARGIN + x;
             match item {
-                Item::Panel(panel, shown) => panel.draw(&mut canvas, x, y, *shown),
-                Item::Inset(inset) => inset.draw(&mut canvas, x, y),
-                Item::Plot(plot, width) => plot.draw(&mut canvas, Area { x, y, width: *width, height }),
+                Item::Panel(panel, shown) => panel.draw(canvas, x, y, *shown),
+                Item::Inset(inset) => inset.draw(canvas, x, y),
+                Item::Plot(plot, width) => plot.draw(canvas, Area { x, y, width: *width, height }),
             }
         }
+    }
+
+    /// The row on a sheet of its own, with the gap below: letters under a plot reach into it.
+    fn drawn(&self) -> Canvas {
+        let mut canvas = Canvas::new(WIDTH, self.height() + GAP);
+        self.draw(&mut canvas, 0);
         canvas
     }
 }
@@ -114,7 +119,7 @@ impl<'a> Row<'a> {
 /// Draws the sheet, on all threads of the pool that this is called in.
 pub(super) fn draw(panels: &Panels<'_>) -> Canvas {
     let text = words(panels.run);
-    let mut head = Canvas::new(WIDTH, MARGIN + text.iter().map(|line| line.step).sum::<usize>());
+    let mut head = Canvas::new(WIDTH, MARGIN + text.iter().map(|line| line.step).sum::<usize>() + GAP);
     let mut y = MARGIN;
     for line in &text {
         head.text(MARGIN, y, line.scale, line.color, &line.text);
@@ -123,7 +128,7 @@ pub(super) fn draw(panels: &Panels<'_>) -> Canvas {
     // Row by row on sheets of their own, so that they can be drawn side by side.
     let mut parts = vec![head];
     parts.par_extend(rows(panels).par_iter().with_max_len(1).map(Row::drawn));
-    parts.push(Canvas::new(WIDTH, MARGIN));
+    parts.push(Canvas::new(WIDTH, MARGIN - GAP));
     Canvas::stacked(parts)
 }
 
