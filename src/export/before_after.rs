@@ -21,7 +21,11 @@ const DECADES: f64 = 5.0;
 /// The two details, of a run and its sampled image.
 pub(super) fn details(run: &RunResults, superres: &Sampled<'_>) -> Vec<Inset> {
     let (detail, standard) = (Detail::of(run), Sampled::whole(&run.standard_bf));
-    vec![detail.inset(run, "standard", &standard, 1), detail.inset(run, "super-resolved", superres, run.upscale)]
+    let (standard, superres) = rayon::join(
+        || detail.inset(run, "standard", &standard, 1),
+        || detail.inset(run, "super-resolved", superres, run.upscale),
+    );
+    vec![standard, superres]
 }
 
 /// The two spectra, on frequencies as far as the super-resolved image has them.
@@ -67,6 +71,8 @@ impl Detail {
         let part = Image::from_shape_fn((down.len(), across.len()), |(r, c)| image.at(down[r], across[c]));
         let tone = Tone::of(part.iter().copied());
         let map = Colormap::grey();
+        // Where no sample fell it is dark, as on the large image.
+        let missing = map.color(if times > 1 { tone.position(tone.low) } else { f64::NAN });
         let step = run.pixel_size(Plane::Scan);
         let pixels = match step {
             Some(step) => format!("{} Å pixels", number(step / times as f64)),
@@ -75,8 +81,7 @@ impl Detail {
         };
         Inset {
             title: format!("{name}, {pixels}"),
-            // Where no sample fell it is dark, as on the large image.
-            colors: part.mapv(|v| map.color(tone.position(if v.is_nan() && times > 1 { tone.low } else { v }))),
+            colors: map.colors(&part, tone, missing),
             drawings: Vec::new(),
             scale_bar: step.and_then(|step| scale_bar(step / self.scale, side(cols))),
             color_bar: None,
@@ -129,6 +134,5 @@ fn shades(view: &Image) -> Array2<Rgb> {
     };
     let (low, high) = (at(0.02), at(0.9995));
     let tone = Tone { low: low.max(high - DECADES), high, sqrt: false };
-    let map = Colormap::grey();
-    view.mapv(|v| if v.is_finite() { map.color(tone.position(v)) } else { GROUND })
+    Colormap::grey().colors(view, tone, GROUND)
 }

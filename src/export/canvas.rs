@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::colormap::Rgb;
 use super::{encode, font};
+use crate::memory::AlignedBytes;
 
 /// Dark, so that images and not the paper are what one sees.
 pub(super) const BACKGROUND: Rgb = [20, 21, 24];
@@ -20,16 +21,21 @@ pub(super) const AMBER: Rgb = [240, 178, 70];
 pub(super) type Point = [f64; 2];
 
 /// Pixels `[row][col]` of red, green, blue. Drawing beyond the edge is cut off.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Canvas {
     width: usize,
     height: usize,
-    pixels: Vec<u8>,
+    /// In huge pages where they are many: a sheet takes longer to get than to fill else.
+    pixels: AlignedBytes,
 }
 
 impl Canvas {
     pub(super) fn new(width: usize, height: usize) -> Self {
-        Self { width, height, pixels: BACKGROUND.repeat(width * height) }
+        let mut pixels = AlignedBytes::zeroed(width * height * 3);
+        let (first, rest) = pixels.split_at_mut((width * 3).min(width * 3 * height));
+        first.as_chunks_mut().0.fill(BACKGROUND);
+        rest.chunks_mut((width * 3).max(1)).for_each(|row| row.copy_from_slice(first));
+        Self { width, height, pixels }
     }
 
     pub(super) fn set(&mut self, x: usize, y: usize, color: Rgb) {
@@ -64,9 +70,12 @@ impl Canvas {
     pub(super) fn stacked(parts: Vec<Self>) -> Self {
         let (width, height) = (parts.first().map_or(0, |part| part.width), parts.iter().map(|part| part.height).sum());
         debug_assert!(parts.iter().all(|part| part.width == width), "sheets of different widths");
-        let mut pixels = Vec::with_capacity(width * height * 3);
+        let mut pixels = AlignedBytes::zeroed(width * height * 3);
+        let mut rest = &mut pixels[..];
         for part in parts {
-            pixels.extend_from_slice(&part.pixels);
+            let (here, below) = rest.split_at_mut(part.pixels.len());
+            here.copy_from_slice(&part.pixels);
+            rest = below;
         }
         Self { width, height, pixels }
     }
@@ -115,6 +124,7 @@ impl Canvas {
         // Square roots only where there may be ink.
         let reach = 0.5 * width + 1.0;
         let ring = (radius - reach).max(0.0).powi(2)..=(radius + reach).powi(2);
+        let clip = clip.around([[x - radius, y - radius], [x + radius, y + radius]].iter(), width);
         for row in clip.y..clip.y + clip.height {
             for col in clip.x..clip.x + clip.width {
                 let (across, down) = (col as f64 + 0.5 - x, row as f64 + 0.5 - y);
@@ -181,6 +191,13 @@ impl Band<'_> {
     pub(super) fn row_from(&mut self, row: usize, x: usize) -> &mut [Rgb] {
         let row = &mut self.pixels[row * self.width..(row + 1) * self.width];
         row.get_mut(x..).unwrap_or_default()
+    }
+
+    /// Makes `count` pixels of a row from `x` on, or as many as there are, those of the row before.
+    pub(super) fn repeat(&mut self, row: usize, x: usize, count: usize) {
+        let (from, to) = (x.min(self.width), (x + count).min(self.width));
+        let above = (row - 1) * self.width;
+        self.pixels.copy_within(above + from..above + to, row * self.width + from);
     }
 }
 

@@ -4,6 +4,12 @@
 //! 2020), where distance is meant to be perceived difference: a path through it is drawn and then walked in equal
 //! steps. Lightness always changes in one direction, so that the maps also work in grey and for the colour-blind.
 
+use std::sync::LazyLock;
+
+use ndarray::Array2;
+
+use super::tone::Tone;
+use crate::axes::Image;
 use crate::kernel::simd::dispatch;
 
 /// Red, green, blue, as a screen wants them.
@@ -29,15 +35,20 @@ impl Colormap {
 
     /// Dark violet over teal and green to light yellow, for quantities that begin somewhere.
     pub(super) fn sequential() -> Self {
-        Self(walk(STEPS, |t| polar(0.20 + 0.75 * t, 0.07 + 0.10 * (t * (2.0 - t)), 305.0 - 200.0 * t)))
+        static WALKED: LazyLock<Vec<Rgb>> =
+            LazyLock::new(|| walk(STEPS, |t| polar(0.20 + 0.75 * t, 0.07 + 0.10 * (t * (2.0 - t)), 305.0 - 200.0 * t)));
+        Self(WALKED.clone())
     }
 
     /// Blue over near-white to red, for quantities with a zero. Both ends are equally dark.
     pub(super) fn diverging() -> Self {
-        let half = |hue: f64| walk(STEPS / 2, move |t| polar(0.96 - 0.54 * t, 0.17 * t, hue));
-        let mut colors: Vec<Rgb> = half(255.0).into_iter().rev().collect();
-        colors.extend(half(32.0));
-        Self(colors)
+        static WALKED: LazyLock<Vec<Rgb>> = LazyLock::new(|| {
+            let half = |hue: f64| walk(STEPS / 2, move |t| polar(0.96 - 0.54 * t, 0.17 * t, hue));
+            let mut colors: Vec<Rgb> = half(255.0).into_iter().rev().collect();
+            colors.extend(half(32.0));
+            colors
+        });
+        Self(WALKED.clone())
     }
 
     /// The colour at `at`, 0 the lowest to 1 the highest; beyond, the colour of the end.
@@ -58,6 +69,24 @@ impl Colormap {
                 *pixel = self.0.get(usize::from(*at)).copied().unwrap_or(NOT_A_NUMBER);
             }
         }
+    }
+}
+
+impl Colormap {
+    /// The colours of an image; `missing` where there is no number.
+    pub(super) fn colors(&self, image: &Image, tone: Tone, missing: Rgb) -> Array2<Rgb> {
+        let image = image.as_standard_layout();
+        let width = image.ncols().max(1);
+        let mut colors = Array2::from_elem(image.dim(), missing);
+        let lines = image.as_slice().unwrap_or_default().chunks(width);
+        let mut places = vec![0.0; width];
+        for (values, pixels) in lines.zip(colors.as_slice_mut().unwrap_or_default().chunks_mut(width)) {
+            tone.positions(values, &mut places);
+            self.paint(&places, pixels);
+            let unknown = values.iter().zip(pixels).filter(|(value, _)| value.is_nan());
+            unknown.for_each(|(_, pixel)| *pixel = missing);
+        }
+        colors
     }
 }
 

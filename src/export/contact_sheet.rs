@@ -161,15 +161,21 @@ fn rows<'a>(panels: &'a Panels<'_>) -> Vec<Row<'a>> {
     let run = panels.run;
     let gain = || {
         let Some(superres) = Sampled::of(run) else { return (Vec::new(), None) };
-        let spectra = Spectra::of(run, &superres);
-        let (insets, plot) = rayon::join(|| before_after::spectra(run, &spectra), || charts::power(run, &spectra));
-        (before_after::details(run, &superres).into_iter().chain(insets).collect(), plot)
+        let frequencies = || {
+            let spectra = Spectra::of(run, &superres);
+            rayon::join(|| before_after::spectra(run, &spectra), || charts::power(run, &spectra))
+        };
+        let ((insets, plot), details) = rayon::join(frequencies, || before_after::details(run, &superres));
+        (details.into_iter().chain(insets).collect(), plot)
     };
-    let ((gain, power), (maps, images)) = rayon::join(gain, || (some(panels, &MAPS, 280), images(panels)));
+    let (((gain, power), arrows), (maps, images)) = rayon::join(
+        || rayon::join(gain, || rayon::join(|| quiver::shifts(run), || quiver::residuals(run))),
+        || rayon::join(|| some(panels, &MAPS, 280), || images(panels)),
+    );
     let mut rows = vec![Row::packed(maps)];
     rows.extend(images);
     rows.push(Row::packed(gain.into_iter().map(Item::Inset).collect()));
-    let arrows = [quiver::shifts(run), quiver::residuals(run)].into_iter().flatten().collect();
+    let arrows = [arrows.0, arrows.1].into_iter().flatten().collect();
     let plots = [charts::ring_correlation(run), charts::contrast_transfer(run), power];
     rows.extend(quality(arrows, plots.into_iter().flatten().collect()));
     rows.retain(|row| !row.items.is_empty());

@@ -21,7 +21,7 @@ pub(super) fn png(out: impl Write, (width, height): (usize, usize), pixels: &[u8
     // Flat drawings: harder work would make them little smaller. Nor would trying all filters for each row.
     encoder.set_compression(png::Compression::Fast);
     encoder.set_filter(png::Filter::Paeth);
-    let indexed = Indexed::of(pixels);
+    let indexed = Indexed::of(pixels, 3 * width);
     match &indexed {
         Some(indexed) => {
             encoder.set_color(png::ColorType::Indexed);
@@ -46,44 +46,31 @@ struct Indexed {
 }
 
 impl Indexed {
-    /// `None` where there are more colours than a palette holds.
-    fn of(pixels: &[u8]) -> Option<Self> {
+    /// Rows of `row` bytes each; `None` where there are more colours than a palette holds.
+    fn of(pixels: &[u8], row: usize) -> Option<Self> {
         // Many images of a sheet have too many together: some of its rows tell sooner than all from above.
         if pixels.len() > EXCERPTS * EXCERPT {
             let step = pixels.len() / 3 / EXCERPTS * 3;
-            let some: Vec<u8> =
-                pixels.chunks(step).flat_map(|part| &part[..EXCERPT.min(part.len())]).copied().collect();
-            Self::of_all(&some)?;
+            let some: Vec<&[u8]> = pixels.chunks(step).map(|part| &part[..EXCERPT.min(part.len())]).collect();
+            Self::of_all(&some.concat(), EXCERPT)?;
         }
-        Self::of_all(pixels)
+        Self::of_all(pixels, row)
     }
 
-    fn of_all(pixels: &[u8]) -> Option<Self> {
-        let mut colors: Vec<Rgb> = Vec::new();
-        // Of each colour that was seen: itself, and from bit 32 on its number.
-        let mut table = vec![FREE; PLACES];
+    fn of_all(pixels: &[u8], row: usize) -> Option<Self> {
+        let mut colors = Colors::none();
         let mut places = vec![0; pixels.len() / 3];
-        let mut last = FREE;
-        for (place, &[r, g, b]) in places.iter_mut().zip(pixels.as_chunks::<3>().0) {
-            let key = u32::from_le_bytes([r, g, b, 0]);
-            // Most of a drawing is like what is beside it.
-            if last as u32 != key {
-                let mut at = (key.wrapping_mul(0x9E37_79B1) >> (u32::BITS - PLACES.ilog2())) as usize;
-                while table[at] as u32 != key {
-                    if table[at] == FREE {
-                        if colors.len() == MOST {
-                            return None;
-                        }
-                        table[at] = u64::from(key) | (colors.len() as u64) << 32;
-                        colors.push([r, g, b]);
-                        break;
-                    }
-                    at = (at + 1) % PLACES;
-                }
-                last = table[at];
+        let width = row / 3;
+        for (number, line) in pixels.chunks(row.max(1)).enumerate() {
+            let at = number * width;
+            // A magnified image repeats its rows.
+            if number > 0 && *line == pixels[(number - 1) * row..][..line.len()] {
+                places.copy_within(at - width..at - width + line.len() / 3, at);
+            } else {
+                colors.place(line, &mut places[at..])?;
             }
-            *place = (last >> 32) as u8;
         }
+        let colors = colors.colors;
         let mut order: Vec<usize> = (0..colors.len()).collect();
         order.sort_by_key(|i| colors[*i].map(u32::from).iter().sum::<u32>());
         let mut sorted = [0u8; MOST];
@@ -92,6 +79,50 @@ impl Indexed {
             *place = sorted[usize::from(*place)];
         }
         Some(Self { palette: order.into_iter().map(|i| colors[i]).collect(), pixels: places })
+    }
+}
+
+/// Colours that were seen, numbered as they came.
+struct Colors {
+    colors: Vec<Rgb>,
+    /// Of each: itself, and from bit 32 on its number.
+    table: Vec<u64>,
+}
+
+impl Colors {
+    fn none() -> Self {
+        Self { colors: Vec::new(), table: vec![FREE; PLACES] }
+    }
+
+    /// The numbers of the colours of `pixels`; `None` where there are too many.
+    fn place(&mut self, pixels: &[u8], places: &mut [u8]) -> Option<()> {
+        let mut last = FREE;
+        for (place, &color) in places.iter_mut().zip(pixels.as_chunks::<3>().0) {
+            let [r, g, b] = color;
+            let key = u32::from_le_bytes([r, g, b, 0]);
+            // Most of a drawing is like what is beside it.
+            if last as u32 != key {
+                last = self.find(key, color)?;
+            }
+            *place = (last >> 32) as u8;
+        }
+        Some(())
+    }
+
+    fn find(&mut self, key: u32, color: Rgb) -> Option<u64> {
+        let mut at = (key.wrapping_mul(0x9E37_79B1) >> (u32::BITS - PLACES.ilog2())) as usize;
+        while self.table[at] as u32 != key {
+            if self.table[at] == FREE {
+                if self.colors.len() == MOST {
+                    return None;
+                }
+                self.table[at] = u64::from(key) | (self.colors.len() as u64) << 32;
+                self.colors.push(color);
+                break;
+            }
+            at = (at + 1) % PLACES;
+        }
+        Some(self.table[at])
     }
 }
 
@@ -122,6 +153,18 @@ mod tests {
             png(&mut bytes, (width, height), &pixels, "Å").unwrap();
             let kind = if count > MOST { png::ColorType::Rgb } else { png::ColorType::Indexed };
             assert!(decoded(&bytes) == (kind, pixels), "{width}×{height}, {count} colours");
+        }
+    }
+
+    #[test]
+    fn rows_that_repeat_come_back_too() {
+        for (count, kind) in [(5, png::ColorType::Indexed), (256, png::ColorType::Indexed), (400, png::ColorType::Rgb)]
+        {
+            let small = sheet(50, 10, count);
+            let pixels: Vec<u8> = small.chunks(150).flat_map(|row| row.repeat(3)).collect();
+            let mut bytes = Vec::new();
+            png(&mut bytes, (50, 30), &pixels, "").unwrap();
+            assert!(decoded(&bytes) == (kind, pixels), "{count} colours");
         }
     }
 }

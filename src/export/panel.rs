@@ -174,6 +174,7 @@ impl<'a> Panel<'a> {
         canvas.bands(area.y, shown.rows, BAND, |first, band| {
             let mut places = vec![0.0; shown.cols];
             resampling.rows(first..first + band.len(), |row, values| {
+                let Some(values) = values else { return band.repeat(row - first, area.x, shown.cols) };
                 self.tone.positions(values, &mut places);
                 self.map.paint(&places, band.row_from(row - first, area.x));
             });

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use ndarray::{CowArray, Ix2};
+use ndarray::{CowArray, Ix2, s};
 
 use crate::axes::Image;
 use crate::kernel::simd::dispatch;
@@ -111,7 +111,14 @@ fn percentiles(values: impl Iterator<Item = f64>, low: f64, high: f64) -> Option
 pub(super) fn resample(image: &Image, rows: usize, cols: usize) -> Image {
     let mut all = Image::zeros((rows, cols));
     let resampling = Resampling::new(image, rows, cols);
-    resampling.rows(0..rows, |row, values| all.row_mut(row).assign(&ndarray::aview1(values)));
+    resampling.rows(0..rows, |row, values| {
+        if let Some(values) = values {
+            all.row_mut(row).assign(&ndarray::aview1(values));
+        } else {
+            let (above, mut here) = all.multi_slice_mut((s![row - 1, ..], s![row, ..]));
+            here.assign(&above);
+        }
+    });
     all
 }
 
@@ -128,43 +135,87 @@ impl<'a> Resampling<'a> {
         Self { image: image.as_standard_layout(), across, down }
     }
 
-    /// Hands each of these rows of the result, its number and its values, to `take`, from above.
-    pub(super) fn rows(&self, range: Range<usize>, mut take: impl FnMut(usize, &[f64])) {
+    /// Hands each of these rows of the result, its number and its values, to `take`, from above; `None` where they are those
+    /// of the row before.
+    pub(super) fn rows(&self, range: Range<usize>, mut take: impl FnMut(usize, Option<&[f64]>)) {
         let Self { image, across, down } = self;
         let width = image.ncols();
-        let lines = |row: usize| &image.as_slice().unwrap_or_default()[row * width..(row + 1) * width];
-        if image.dim() == (down.len(), across.len()) {
-            return range.for_each(|row| take(row, lines(row)));
-        }
-        // First the rows under a row of the result, each with its share, several numbers at a time; then along the row.
-        let (mut sums, mut weights) = (vec![0.0; width], vec![0.0; width]);
+        let line = |row: usize| &image.as_slice().unwrap_or_default()[row * width..(row + 1) * width];
+        let mut sums = Sums { parts: vec![0.0; width], weights: vec![0.0; width] };
         let mut out = vec![0.0; across.len()];
+        let plain = image.ncols() == across.len();
+        let mut before = None;
         for (number, down) in range.clone().zip(&down[range]) {
-            sums.fill(0.0);
-            weights.fill(0.0);
-            for (share, line) in down.shares.iter().zip((down.first..).map(lines)) {
-                dispatch(
-                    #[inline(always)]
-                    || {
-                        for ((sum, weight), value) in sums.iter_mut().zip(&mut weights).zip(line) {
-                            let known = !value.is_nan();
-                            *sum += if known { value * share } else { 0.0 };
-                            *weight += if known { *share } else { 0.0 };
-                        }
-                    },
-                );
+            if down.is_single() && before == Some(down.first) {
+                take(number, None);
+                continue;
             }
-            for (out, across) in out.iter_mut().zip(across) {
-                let (mut sum, mut weight) = (0.0, 0.0);
-                for (share, (part, known)) in
-                    across.shares.iter().zip(sums[across.first..].iter().zip(&weights[across.first..]))
-                {
-                    sum += part * share;
-                    weight += known * share;
-                }
-                *out = if weight > 0.0 { sum / weight } else { f64::NAN };
+            before = down.is_single().then_some(down.first);
+            if down.is_single() && plain {
+                take(number, Some(line(down.first)));
+                continue;
             }
-            take(number, &out);
+            if down.is_single() {
+                self.along(line(down.first), &mut out);
+            } else {
+                // First the rows under a row of the result, each with its share, several numbers at a time; then along it.
+                sums.add_up(down.shares.iter().zip((down.first..).map(line)));
+                self.along_sums(&sums, &mut out);
+            }
+            take(number, Some(&out));
+        }
+    }
+
+    /// A row of the result that lies on one row of the image.
+    fn along(&self, line: &[f64], out: &mut [f64]) {
+        for (out, across) in out.iter_mut().zip(&self.across) {
+            let Cover { first, shares } = across;
+            *out = if let [_] = shares[..] {
+                line[*first]
+            } else {
+                let known = shares.iter().zip(&line[*first..]).filter(|(_, value)| !value.is_nan());
+                let (sum, weight) = known.fold((0.0, 0.0), |(s, w), (share, value)| (s + value * share, w + share));
+                if weight > 0.0 { sum / weight } else { f64::NAN }
+            };
+        }
+    }
+
+    /// A row of the result that lies on several.
+    fn along_sums(&self, Sums { parts, weights }: &Sums, out: &mut [f64]) {
+        for (out, across) in out.iter_mut().zip(&self.across) {
+            let (mut sum, mut weight) = (0.0, 0.0);
+            for (share, (part, known)) in
+                across.shares.iter().zip(parts[across.first..].iter().zip(&weights[across.first..]))
+            {
+                sum += part * share;
+                weight += known * share;
+            }
+            *out = if weight > 0.0 { sum / weight } else { f64::NAN };
+        }
+    }
+}
+
+/// Rows added up with their shares: what is no number is not in the sum, nor its share in the weight.
+struct Sums {
+    parts: Vec<f64>,
+    weights: Vec<f64>,
+}
+
+impl Sums {
+    fn add_up<'l>(&mut self, lines: impl Iterator<Item = (&'l f64, &'l [f64])>) {
+        self.parts.fill(0.0);
+        self.weights.fill(0.0);
+        for (share, line) in lines {
+            dispatch(
+                #[inline(always)]
+                || {
+                    for ((sum, weight), value) in self.parts.iter_mut().zip(&mut self.weights).zip(line) {
+                        let known = !value.is_nan();
+                        *sum += if known { value * share } else { 0.0 };
+                        *weight += if known { *share } else { 0.0 };
+                    }
+                },
+            );
         }
     }
 }
@@ -173,6 +224,12 @@ impl<'a> Resampling<'a> {
 struct Cover {
     first: usize,
     shares: Vec<f64>,
+}
+
+impl Cover {
+    fn is_single(&self) -> bool {
+        self.shares.len() == 1
+    }
 }
 
 /// Which of `from` pixels lie under each of `to` pixels of the same length together.
