@@ -11,6 +11,7 @@
 //! - Outside: only bright ones, compared with the second brightest of their neighbours, because scattering falls off
 //!   steeply.
 
+use ndarray::Array2;
 use rayon::prelude::*;
 
 use crate::axes::{Crop, Image};
@@ -91,10 +92,10 @@ pub fn find(statistics: &Statistics<'_>) -> BadPixels {
     if statistics.frames < FEWEST_FRAMES {
         return result;
     }
-    let search = Search { s: statistics, typical: statistics.typical_dispersion() };
+    let search = Search { s: statistics, zones: Zones::of(statistics), typical: statistics.typical_dispersion() };
     let (mut looked_at, mut found_in) = ([0usize; 2], [0usize; 2]);
     let of_row = |row: usize| -> Vec<_> {
-        let looked_at = |col| ([row, col], statistics.zone(row, col) == Zone::Outside, search.flaw(row, col));
+        let looked_at = |col| ([row, col], search.zone(row, col) == Zone::Outside, search.flaw(row, col));
         (statistics.crop.col0..statistics.crop.col1).map(looked_at).collect()
     };
     let all: Vec<_> = (statistics.crop.row0..statistics.crop.row1).into_par_iter().map(of_row).collect();
@@ -152,14 +153,40 @@ impl Statistics<'_> {
     }
 }
 
+/// Rows and columns around a pixel that it is compared with.
+const REACH: usize = 2;
+
+/// The zones of the crop and of what its pixels are compared with.
+struct Zones {
+    row0: usize,
+    col0: usize,
+    all: Array2<Zone>,
+}
+
+impl Zones {
+    fn of(s: &Statistics<'_>) -> Self {
+        let (rows, cols) = s.mean.dim();
+        let (row0, col0) = (s.crop.row0.saturating_sub(REACH), s.crop.col0.saturating_sub(REACH));
+        let shape = ((s.crop.row1 + REACH).min(rows) - row0, (s.crop.col1 + REACH).min(cols) - col0);
+        Self { row0, col0, all: Array2::from_shape_fn(shape, |(r, c)| s.zone(row0 + r, col0 + c)) }
+    }
+}
+
 struct Search<'a> {
     s: &'a Statistics<'a>,
+    zones: Zones,
     typical: f64,
 }
 
 impl Search<'_> {
+    /// Of a pixel of the crop, or one at most [`REACH`] beside it.
+    fn zone(&self, row: usize, col: usize) -> Zone {
+        let Zones { row0, col0, all } = &self.zones;
+        all[[row - row0, col - col0]]
+    }
+
     fn flaw(&self, row: usize, col: usize) -> Option<Flaw> {
-        match self.s.zone(row, col) {
+        match self.zone(row, col) {
             Zone::Inside => self.flaw_inside(row, col),
             Zone::Edge => self.flaw_at_the_edge(row, col),
             Zone::Outside => self.is_hot_outside(row, col).then_some(Flaw::Hot),
@@ -185,8 +212,8 @@ impl Search<'_> {
     }
 
     fn flaw_inside(&self, row: usize, col: usize) -> Option<Flaw> {
-        let inside = |r, c| self.s.zone(r, c) == Zone::Inside;
-        let mut means = self.around((row, col), 2, |r, c| self.mean_at(r, c).filter(|_| inside(r, c)));
+        let inside = |r, c| self.zone(r, c) == Zone::Inside;
+        let mut means = self.around((row, col), REACH, |r, c| self.mean_at(r, c).filter(|_| inside(r, c)));
         if means.len() < FEWEST_NEIGHBOURS {
             return self.counts_nothing(row, col).then_some(Flaw::Dead);
         }
@@ -194,7 +221,7 @@ impl Search<'_> {
         if level <= 0.0 {
             return None;
         }
-        let mut varied = self.around((row, col), 2, |r, c| self.s.dispersion_at(r, c).filter(|_| inside(r, c)));
+        let mut varied = self.around((row, col), REACH, |r, c| self.s.dispersion_at(r, c).filter(|_| inside(r, c)));
         let dispersion = if varied.is_empty() { (self.typical, 0.0) } else { level_and_spread(&mut varied) };
         let value = self.s.mean[[row, col]];
         let ratio = (value / level).max(0.0);
@@ -241,13 +268,13 @@ impl Search<'_> {
         if self.s.distance(row, col) <= self.s.radius - 0.5 && self.counts_nothing(row, col) {
             return Some(Flaw::Dead);
         }
-        let around = self.around((row, col), 2, |r, c| self.mean_at(r, c));
+        let around = self.around((row, col), REACH, |r, c| self.mean_at(r, c));
         self.is_far_above((row, col), around).then_some(Flaw::Hot)
     }
 
     fn is_hot_outside(&self, row: usize, col: usize) -> bool {
         let around =
-            self.around((row, col), 2, |r, c| self.mean_at(r, c).filter(|_| self.s.zone(r, c) == Zone::Outside));
+            self.around((row, col), REACH, |r, c| self.mean_at(r, c).filter(|_| self.zone(r, c) == Zone::Outside));
         around.len() >= FEWEST_NEIGHBOURS / 2 && self.is_far_above((row, col), around)
     }
 
