@@ -23,8 +23,6 @@ const PARTS: usize = 4;
 const FIRST_RUNS: usize = 16;
 /// A sample has at least so many frames, however large they are.
 const LEAST_FRAMES: usize = 8;
-/// Runs of a group that the system fetches while another is looked at.
-const AHEAD: usize = 8;
 /// Groups of runs that are looked at side by side at most, and the memory that they may take.
 const MOST_GROUPS: usize = 16;
 const GROUPS_BYTES: usize = 8 << 20;
@@ -38,31 +36,40 @@ pub(super) struct Sample {
     pub(super) counts: Option<CountRange>,
 }
 
-/// A sample of the source's frames. It is taken in two parts: where `enough` finds that the two halves of the first
-/// quarter, both of frames from all over the scan, say the same, the rest is not read.
+/// A sample of the source's frames, and what `look` finds in its mean. It is taken in two parts: where `enough` says that the
+/// two halves of the first quarter, both of frames from all over the scan, look the same, the rest is not read. All three
+/// are looked at side by side.
 ///
 /// Which frames depends on the shape, the type of the samples, and that decision alone, so that the same scan gives the
 /// same sample from every file format and with any number of workers.
 ///
 /// # Errors
 /// Whatever the source says; `Interrupted`.
-pub(super) fn take(
+pub(super) fn take<T: Send>(
     source: &dyn FrameSource,
     workers: &Workers,
     cancel: &CancelToken,
-    enough: impl Fn(&[Image; 2]) -> bool + Sync,
-) -> Result<Sample> {
+    look: impl Fn(&Image) -> T + Sync,
+    enough: impl Fn(&T, &T) -> bool + Sync,
+) -> Result<(Sample, T)> {
     let places = Places::of(source);
+    let seen = |part: &Part| {
+        let sample = part.sample(source)?;
+        let found = look(&sample.pattern);
+        Ok((sample, found))
+    };
     workers.install(|| {
         let rest = 0..places.runs - places.first;
         if places.first == 0 {
-            return places.read(source, cancel, rest, |nth| nth)?.sample(source);
+            return seen(&places.read(source, cancel, rest, |nth| nth)?);
         }
         let first = places.read(source, cancel, 0..places.first, Places::early)?;
-        if enough(&first.means(source)?) {
-            return first.sample(source);
+        let half = |odd: usize| first.half(odd, source).map(|mean| look(&mean));
+        let (whole, (even, odd)) = rayon::join(|| seen(&first), || rayon::join(|| half(0), || half(1)));
+        if enough(&even?, &odd?) {
+            return whole;
         }
-        first.and(places.read(source, cancel, rest, |nth| places.other(nth))?).sample(source)
+        seen(&first.and(places.read(source, cancel, rest, |nth| places.other(nth))?))
     })
 }
 
@@ -126,6 +133,11 @@ impl Places {
         nth: Range<usize>,
         number: impl Fn(usize) -> usize + Sync,
     ) -> Result<Part> {
+        // All at once: a disk that has many to choose from is fast.
+        nth.clone().into_par_iter().for_each(|nth| {
+            let (first, count) = self.frames(number(nth));
+            source.will_read(first, count);
+        });
         let groups = self.groups.min(nth.len()).max(1);
         let of_group = |group: usize| {
             let mine = group * nth.len() / groups..(group + 1) * nth.len() / groups;
@@ -139,14 +151,8 @@ impl Places {
         let mut buffer = vec![0; source.block_bytes(self.run)];
         let (mut sums, mut small) = (vec![Sum::default(); source.info().det.len()], Vec::new());
         let (mut used, mut counts) = (0, None);
-        let mut announced = 0;
-        for (at, run) in runs.iter().enumerate() {
+        for run in runs {
             cancel.check()?;
-            while announced < runs.len().min(at + AHEAD + 1) {
-                let (first, count) = self.frames(runs[announced]);
-                source.will_read(first, count);
-                announced += 1;
-            }
             let (first, count) = self.frames(*run);
             let block = source.read_block(first, count, &mut buffer)?;
             let raw = raw_frames(&block);
@@ -178,11 +184,9 @@ impl Part {
         self
     }
 
-    /// The means of every other group, and of those between.
-    fn means(&self, source: &dyn FrameSource) -> Result<[Image; 2]> {
-        let half = |odd: usize| mean(self.groups.iter().skip(odd).step_by(2), source);
-        let (even, odd) = rayon::join(|| half(0), || half(1));
-        Ok([even?, odd?])
+    /// The mean of every other group, the first of them or the one after it.
+    fn half(&self, odd: usize, source: &dyn FrameSource) -> Result<Image> {
+        mean(self.groups.iter().skip(odd).step_by(2), source)
     }
 
     fn sample(&self, source: &dyn FrameSource) -> Result<Sample> {
@@ -257,7 +261,7 @@ mod tests {
             let source = crate::read::open(&path, &Config::default().source).expect("open");
             let found = [1, 2, 5].map(|workers| {
                 let workers = Workers::new(workers).expect("threads");
-                take(&*source, &workers, &CancelToken::new(), |_| enough).expect("sample")
+                take(&*source, &workers, &CancelToken::new(), |_| (), |(), ()| enough).expect("sample").0
             });
             assert!(found.iter().all(|one| *one == found[0]), "{kind}");
             if kind == "<u2" {
@@ -280,14 +284,17 @@ mod tests {
         // Brighter from frame to frame.
         let samples = (0..60 * 40 * 120).map(|i| (i as u32 / 120).to_le_bytes().to_vec());
         let source = crate::read::open(&scan(folder.path(), "<u4", samples), &Config::default().source).expect("open");
-        let looked = std::sync::Mutex::new(Vec::new());
-        let enough = |halves: &[Image; 2]| {
-            looked.lock().expect("unpoisoned").extend(halves.iter().map(|half| half.mean().unwrap_or(f64::NAN)));
+        let workers = Workers::new(2).expect("threads");
+        let look = |half: &Image| half.mean().unwrap_or(f64::NAN);
+        let compared = std::sync::Mutex::new(Vec::new());
+        let enough = |a: &f64, b: &f64| {
+            compared.lock().expect("unpoisoned").extend([*a, *b]);
             true
         };
-        take(&*source, &Workers::new(2).expect("threads"), &CancelToken::new(), enough).expect("sample");
-        let means = looked.into_inner().expect("unpoisoned");
+        let (sample, seen) = take(&*source, &workers, &CancelToken::new(), look, enough).expect("sample");
+        let means = compared.into_inner().expect("unpoisoned");
         assert!(means.len() == 2 && means.iter().all(|mean| (900.0..1500.0).contains(mean)), "{means:?}");
+        assert!((seen - look(&sample.pattern)).abs() < 1e-9, "what was seen in the whole of it");
     }
 
     #[test]

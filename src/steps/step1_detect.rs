@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::axes::{CountRange, Crop, DetShape, Image};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::kernel::disk::{self, KnownDisk};
+use crate::kernel::disk::{self, Disk, KnownDisk};
 use crate::pipeline::Workers;
 use crate::progress::CancelToken;
 use crate::read::FrameSource;
@@ -54,7 +54,9 @@ pub struct Detected {
 pub fn detect(source: &dyn FrameSource, config: &Config, workers: &Workers, cancel: &CancelToken) -> Result<Detected> {
     let info = source.info();
     let known = KnownDisk { center: config.disk.center, radius: config.disk.radius };
-    let Sample { pattern, counts } = sample::take(source, workers, cancel, |halves| agree(halves, known))?;
+    let look = |pattern: &Image| disk::find(pattern, known);
+    let (Sample { pattern, counts }, disk) =
+        sample::take(source, workers, cancel, look, |a, b| agree(a.as_ref(), b.as_ref()))?;
     if pattern.iter().all(|&v| v == 0.0) {
         return Err(Error::input(&info.path, "frames with counts", "only zeros")
             .with_hint("was the beam blanked? `stemstream info` shows what the file says about itself"));
@@ -63,7 +65,7 @@ pub fn detect(source: &dyn FrameSource, config: &Config, workers: &Workers, canc
     if let Some(center) = wanted.center {
         crop_around(center, wanted.crop_radius.unwrap_or(1), info.det)?;
     }
-    let disk = disk::find(&pattern, known).ok_or_else(|| {
+    let disk = disk.ok_or_else(|| {
         Error::unresolved(format!(
             "`{}`: no bright-field disk found in the mean diffraction pattern",
             info.path.display()
@@ -86,14 +88,13 @@ pub fn detect(source: &dyn FrameSource, config: &Config, workers: &Workers, canc
     Ok(Detected { disk, sampled_pattern: pattern, counts, warnings })
 }
 
-/// Whether both patterns show the same disk.
-fn agree([a, b]: &[Image; 2], known: KnownDisk) -> bool {
-    let (a, b) = rayon::join(|| disk::find(a, known), || disk::find(b, known));
+/// Whether both halves of a sample showed the same disk.
+fn agree(a: Option<&Disk>, b: Option<&Disk>) -> bool {
     let (Some(a), Some(b)) = (a, b) else { return false };
     [a.row - b.row, a.col - b.col, a.radius - b.radius].iter().all(|difference| difference.abs() <= AGREE)
 }
 
-fn touches_edge(disk: &disk::Disk, det: DetShape) -> bool {
+fn touches_edge(disk: &Disk, det: DetShape) -> bool {
     let beyond = |centre: f64, len: usize| centre - disk.radius < 0.0 || centre + disk.radius > len as f64 - 1.0;
     beyond(disk.row, det.rows) || beyond(disk.col, det.cols)
 }
@@ -160,10 +161,12 @@ mod tests {
             (nothing.clone(), nothing, false),
         ];
         for (number, (a, b, same)) in cases.into_iter().enumerate() {
-            assert_eq!(agree(&[a, b], KnownDisk::default()), same, "{number}");
+            let [a, b] = [a, b].map(|half| disk::find(&half, KnownDisk::default()));
+            assert_eq!(agree(a.as_ref(), b.as_ref()), same, "{number}");
         }
         // What the user knows is not asked for.
-        let (known, blank) = (KnownDisk { center: Some([9.0, 9.0]), radius: Some(4.0) }, Image::zeros((48, 48)));
-        assert!(agree(&[blank.clone(), blank], known));
+        let known = KnownDisk { center: Some([9.0, 9.0]), radius: Some(4.0) };
+        let blank = || disk::find(&Image::zeros((48, 48)), known);
+        assert!(agree(blank().as_ref(), blank().as_ref()));
     }
 }
