@@ -210,6 +210,9 @@ impl Because<'_> {
             _ if around.group_window.is_some() => {
                 "control group: what the page cache holds counts as this process's memory there".to_owned()
             }
+            (None, free) if free.is_none_or(|free| self.plan.disk_cost.source <= free / 2) && self.is_absent() => {
+                "disk: it does not lie in memory, and reading it once past the page cache is faster".to_owned()
+            }
             (_, None) => "default: how much memory is free is not known".to_owned(),
             (_, Some(free)) if self.plan.reads == Reads::Kept => {
                 format!("free memory: {source} are no more than half of {}", ByteSize(free))
@@ -222,6 +225,11 @@ impl Because<'_> {
             }
         };
         choice("reads", value.to_owned(), because, "plan.direct_reads")
+    }
+
+    /// Whether the source would have to be brought to the page cache.
+    fn is_absent(&self) -> bool {
+        self.plan.reads == Reads::Direct && self.request.around.source_cached == Some(false)
     }
 
     fn slab(&self) -> Choice {

@@ -86,6 +86,8 @@ pub struct Request<'a> {
 pub struct Around {
     /// Why the budget is what it is.
     pub budget: BudgetFrom,
+    /// Whether the source lies in the page cache.
+    pub source_cached: Option<bool>,
     /// Free memory in bytes, where the page cache may be counted on: not in a memory control group.
     pub free_memory: Option<u64>,
     /// Bytes that may wait for the disk in a memory control group.
@@ -276,11 +278,12 @@ impl Plan {
         self.memory_cost = MemoryCost::of(request, self);
     }
 
-    /// Whether the source and the stack fit in the free memory twice, so that the system has no reason to give up what it
-    /// read of the source. In a control group it has to.
+    /// Whether the source lies in the page cache, or goes there, and fits in the free memory twice together with the stack, so
+    /// that the system has no reason to give up what it read of it. In a control group it has to.
     fn second_look_is_cheap(&self, request: &Request<'_>) -> bool {
         let both = self.disk_cost.source + self.disk_cost.stack;
-        self.in_memory && request.around.free_memory.is_some_and(|free| both.saturating_mul(2) <= free)
+        let cached = self.reads == Reads::Kept || request.around.source_cached == Some(true);
+        self.in_memory && cached && request.around.free_memory.is_some_and(|free| both.saturating_mul(2) <= free)
     }
 
     /// Bytes in which each of the two writers of an HDF5 cache that is filled in place converts numbers: those of a tile's
@@ -308,14 +311,16 @@ impl Plan {
     }
 }
 
-/// A source that would push everything else out of the page cache is not read through it; in a control group, what the page
-/// cache holds of it counts as this process's memory.
+/// A source that does not lie in the page cache is not brought there: it is read once, past it that is faster, and a large one
+/// would push everything else out. In a control group, what the page cache holds of it counts as this process's memory.
 fn reads(request: &Request<'_>) -> Reads {
     let (around, wanted) = (&request.around, request.overrides.direct_reads);
     let source = (request.scan.len() * request.det.len() * request.dtype.size()) as u64;
     let large = around.free_memory.is_some_and(|free| source > free / 2);
     let forgotten = large || around.group_window.is_some() || wanted == Some(true);
+    let absent = around.source_cached == Some(false);
     match (forgotten, request.frames_in_line && wanted != Some(false)) {
+        (false, true) if absent => Reads::Direct,
         (false, _) => Reads::Kept,
         (true, false) => Reads::Forgotten,
         (true, true) => Reads::Direct,

@@ -165,12 +165,13 @@ fn every_choice_says_which_limit_decided_it() {
 
 #[test]
 fn counts_are_kept_in_fewer_bits_where_a_second_look_is_cheap_or_the_user_says_so() {
-    let with = |free: u64, most: i64, narrow_stack: Option<bool>| {
+    let with_source = |source_cached, free: u64, most: i64, narrow_stack: Option<bool>| {
         let overrides = PlanConfig { narrow_stack, ..PlanConfig::default() };
-        let around = Around { free_memory: Some(free), ..Around::default() };
+        let around = Around { source_cached, free_memory: Some(free), ..Around::default() };
         let counts = Some(CountRange { least: 0, most });
         Plan::make(&Request { around, counts, ..request(&overrides) }).expect("fits")
     };
+    let with = |free, most, narrow_stack| with_source(None, free, most, narrow_stack);
     let (plenty, little) = (64 << 30, 1 << 30);
     let wide = with(plenty, 40, Some(false));
     assert_eq!((wide.stack_type, wide.disk_cost.stack), (DType::U16, 536_870_912));
@@ -182,6 +183,9 @@ fn counts_are_kept_in_fewer_bits_where_a_second_look_is_cheap_or_the_user_says_s
     assert_eq!(with(plenty, 200, None).stack_type, DType::U16, "no margin for frames that were not looked at");
     assert_eq!(with(little, 40, None).stack_type, DType::U16, "the disk would be read twice");
     assert_eq!(with(little, 40, Some(true)).stack_type, DType::U8);
+    let read_past = with_source(Some(false), plenty, 40, None);
+    assert_eq!((read_past.reads, read_past.stack_type), (Reads::Direct, DType::U16), "and so it would here");
+    assert_eq!(with_source(Some(true), plenty, 40, None).stack_type, DType::U8);
     let resumed = |stored| {
         let none = PlanConfig::default();
         let around = Around { free_memory: Some(plenty), ..Around::default() };
@@ -208,7 +212,7 @@ fn times_follow_from_the_rates_and_what_was_not_measured_is_named() {
         deposited: 100_000_000,
         parametric: false,
         refined: false,
-        free_memory: 1 << 40,
+        from_disk: false,
     };
     let (steps, missing) = timing.of(&plan, &rates);
     let seconds = |name: &str| steps.iter().find(|s| s.step == name).map_or(-1.0, |s| s.seconds);
@@ -223,8 +227,8 @@ fn times_follow_from_the_rates_and_what_was_not_measured_is_named() {
         let (steps, _) = Timing { output: 2_000_000_000, parametric, ..timing }.of(&plan, &rates);
         assert!(steps.iter().any(|s| s.step == "results" && (s.seconds - expected).abs() < 1e-9), "{steps:?}");
     }
-    // Larger than the memory: the disk is what takes the time.
-    let (steps, _) = Timing { free_memory: 1 << 20, ..timing }.of(&plan, &rates);
+    // Not in memory: the disk is what takes the time.
+    let (steps, _) = Timing { from_disk: true, ..timing }.of(&plan, &rates);
     assert!(steps.iter().any(|s| s.step == "corner turn" && (s.seconds - 5.368_709_12).abs() < 1e-9), "{steps:?}");
 }
 
@@ -253,7 +257,7 @@ fn what_lies_in_the_hdf5_cache_takes_no_room_in_the_working_cache_and_is_not_cop
         deposited: 0,
         parametric: false,
         refined: false,
-        free_memory: 1 << 40,
+        from_disk: false,
     };
     let total = |plan: &Plan| timing.of(plan, &rates).0.iter().map(|s| s.seconds).sum::<f64>();
     let ratio = 2.0 / placed.workers as f64;
@@ -280,6 +284,20 @@ fn a_source_that_would_push_others_out_is_read_past_the_page_cache() {
         assert_eq!(plan.reads, reads, "{free:?} {group:?}");
         assert!(because.starts_with(limit), "{because}");
     }
+    // Nor is one brought there that is small enough but not there, unless the user wants it.
+    let small = |cached: bool, overrides: &PlanConfig, frames_in_line: bool| {
+        let around = Around { free_memory: Some(8 * source), source_cached: Some(cached), ..Around::default() };
+        let plan = Plan::make(&Request { frames_in_line, around, ..request(overrides) }).expect("fits");
+        let because = explained(&plan, "reads").because.clone();
+        (plan.reads, because)
+    };
+    let through = PlanConfig { direct_reads: Some(false), ..PlanConfig::default() };
+    assert_eq!(small(true, &none, true).0, Reads::Kept);
+    assert_eq!(small(false, &through, true), (Reads::Kept, "your key".to_owned()));
+    assert_eq!(small(false, &none, false).0, Reads::Kept, "chunks lie anywhere");
+    let (reads, because) = small(false, &none, true);
+    assert_eq!(reads, Reads::Direct);
+    assert!(because.starts_with("disk: it does not lie in memory"), "{because}");
     // As much under way as a sixteenth of the budget allows, with a buffer for each block of it and for each worker.
     let readers = |memory: u64| {
         let (plan, _) = of(Some(source), None, memory, &none);

@@ -32,14 +32,13 @@ pub struct Timing {
     pub parametric: bool,
     /// Whether the shifts are refined.
     pub refined: bool,
-    /// Bytes of memory that is free: a source that is larger cannot lie in it.
-    pub free_memory: u64,
+    /// Whether the source comes from the disk, and does not lie in memory.
+    pub from_disk: bool,
 }
 
 impl Timing {
     /// Expected seconds, step by step. Steps whose rate was not measured are left out; the second value names them.
     ///
-    /// A source that fits in the free memory is taken to lie there; one that does not is read from the disk.
     pub fn of(&self, plan: &Plan, rates: &MachineRates) -> (Vec<StepTime>, Vec<&'static str>) {
         let s = &rates.steps;
         // Rates are of so many threads; these steps have work for all of them.
@@ -77,9 +76,9 @@ impl Timing {
         (known.map(|(step, seconds)| StepTime { step, seconds }).collect(), missing)
     }
 
-    /// Seconds that the disk takes for a source that does not fit in the free memory.
+    /// Seconds that the disk takes for a source that does not lie in memory.
     fn read(&self, cost: &DiskCost, rates: &MachineRates) -> f64 {
-        let cold = cost.source > self.free_memory && rates.cold_read > 0.0;
+        let cold = self.from_disk && rates.cold_read > 0.0;
         if cold { cost.source as f64 / rates.cold_read } else { 0.0 }
     }
 }

@@ -106,6 +106,11 @@ pub trait FrameSource: Send + Sync {
         false
     }
 
+    /// Whether most of the file lay in the system's page cache when that was asked first; `None` where nobody says.
+    fn is_cached(&self) -> Option<bool> {
+        None
+    }
+
     /// Says that all frames are now read once, in order. With `forget`, the page cache need not hold them: for files that
     /// would push everything else out; with `direct`, blocks are read past it if they do not lie there already. Only hints;
     /// the frames are the same.

@@ -63,6 +63,10 @@ impl FrameSource for StridedSource {
         true
     }
 
+    fn is_cached(&self) -> Option<bool> {
+        self.file.is_cached()
+    }
+
     fn begin_pass(&self, forget: bool, direct: bool) {
         self.file.begin_pass(forget, direct);
     }

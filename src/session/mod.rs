@@ -373,7 +373,8 @@ impl<'a> Session<'a> {
         // What was exported is not written again, and what the cache already holds is written in place.
         request.exports.hdf5 &= !exported;
         request.exports.in_place = placed;
-        request.around = around(self.planned, &folder, existing, &export_folder(&self.input, &self.config));
+        request.around =
+            around(self.planned, self.source(), (&folder, existing), &export_folder(&self.input, &self.config));
         request.around.folders.export_existing = unfinished;
         let plan = match Plan::make(&request) {
             Err(e) if request.fixed_layout.is_some() && matches!(e.kind(), ErrorKind::Memory { .. }) => {

@@ -156,13 +156,19 @@ pub(super) fn in_place(config: &Config, input: &Path, manifest: Option<&Manifest
 }
 
 /// The machine and the folders: the cache's, with `existing` bytes of it there already, and the one for results.
-pub(super) fn around(budget: Budget, cache: &Path, existing: u64, export: &Path) -> Around {
+pub(super) fn around(
+    budget: Budget,
+    source: Option<&dyn FrameSource>,
+    (cache, existing): (&Path, u64),
+    export: &Path,
+) -> Around {
     let free = memory::available();
     let folder = |path: &Path| {
         device(path).zip(free_disk(path)).map(|(device, free)| Folder { path: path.to_owned(), device, free })
     };
     Around {
         budget: budget.from,
+        source_cached: source.and_then(FrameSource::is_cached),
         free_memory: (!free.from_cgroup).then_some(free.bytes),
         group_window: memory::write_window(),
         network: network_kind(cache),
@@ -194,7 +200,10 @@ pub(super) fn timing(config: &Config, disk: &BrightDisk, request: &Request<'_>) 
         deposited: scan * in_disk.min(side(request.crop.rows) * side(request.crop.cols)),
         parametric: config.is_parametric(),
         refined: config.is_parametric() && config.align.refine == Refine::Auto,
-        free_memory: memory::available().bytes,
+        from_disk: match request.around.source_cached {
+            Some(cached) => !cached,
+            None => scan * (request.det.len() * request.dtype.size()) as u64 > memory::available().bytes,
+        },
     }
 }
 

@@ -58,7 +58,7 @@ impl Preview {
         request.counts = detected.counts;
         request.exports.in_place = in_place(&config, input, manifest.as_ref());
         request.stored_stack = cache.as_deref().and_then(stored_stack_in);
-        request.around = around(budget, &folder, existing, &export_folder(input, &config));
+        request.around = around(budget, Some(&*source), (&folder, existing), &export_folder(input, &config));
         let unfinished = manifest.as_ref().and_then(Manifest::unfinished_file);
         request.around.folders.export_existing = unfinished.map_or(0, disk_usage);
         let plan = match Plan::make(&request) {
