@@ -16,14 +16,11 @@ use crate::store::chunk_source::ChunkSource;
 use crate::store::direct::open_past;
 use crate::store::file::{atomic_write, create_folder, write_out};
 use crate::store::group::{Group, storage_error};
+use crate::store::pace::Pace;
 use crate::store::spec::{ArraySpec, FLAT, separator};
 
 /// Bytes of one write call: large enough for the disk, small enough that an interrupt is noticed soon.
 const WRITE_PIECE: usize = 8 << 20;
-/// Bytes that a disk takes in a second, below which the system is left to write chunks while the work goes on.
-const SLOW_DISK: f64 = 200e6;
-/// Chunks that are shorter say nothing about the disk.
-const TELLING: usize = 1 << 20;
 
 /// An array whose chunk files are plain numbers.
 #[derive(Debug, Clone)]
@@ -39,6 +36,8 @@ pub struct ChunkedArray {
     keep_pages: bool,
     /// Whether chunks are written past the page cache: until the system refuses, or the disk turns out to be slow.
     direct: Arc<AtomicBool>,
+    /// What was written like this.
+    pace: Arc<Pace>,
 }
 
 impl ChunkedArray {
@@ -95,6 +94,7 @@ impl ChunkedArray {
             window: group.io.window,
             keep_pages: false,
             direct: Arc::new(AtomicBool::new(group.io.direct)),
+            pace: Arc::default(),
             spec,
         }
     }
@@ -188,7 +188,7 @@ impl ChunkedArray {
             }
         }
         // In a control group what waits for the disk would have to be waited for all the same.
-        if self.window.is_none() && tells_of_a_slow_disk(whole, begin.elapsed().as_secs_f64()) {
+        if self.window.is_none() && self.pace.after(whole, begin.elapsed()).is_slow() {
             self.direct.store(false, Ordering::Relaxed);
         }
         Ok(whole)
@@ -221,11 +221,6 @@ impl ChunkedArray {
     pub fn chunk_source(&self, index: &[usize], keep_open: bool) -> Result<ChunkSource> {
         ChunkSource::open(&self.chunk_path(index), self.spec.chunk_bytes(), self.map, keep_open)
     }
-}
-
-/// Whether a disk that took `bytes` in `seconds` is better left to the system.
-fn tells_of_a_slow_disk(bytes: usize, seconds: f64) -> bool {
-    bytes >= TELLING && seconds * SLOW_DISK > bytes as f64
 }
 
 #[cfg(test)]
@@ -337,12 +332,6 @@ mod tests {
         assert_eq!(written, if array.direct.load(Ordering::Relaxed) { 2 * BLOCK } else { 0 });
         let kept = array.keeping_pages();
         assert_eq!(kept.write_past(&path, &bytes).expect("as usual"), 0, "what is read again soon stays in memory");
-    }
-
-    #[test]
-    fn only_long_chunks_tell_of_a_slow_disk() {
-        assert!(tells_of_a_slow_disk(4 << 20, 1.0) && !tells_of_a_slow_disk(4 << 20, 0.01));
-        assert!(!tells_of_a_slow_disk(64 << 10, 1.0));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod file;
 mod group;
 mod images;
 mod mmap;
+mod pace;
 mod placed;
 mod rates;
 mod spec;
