@@ -1,7 +1,6 @@
 //! How fast a disk takes what is written past the page cache.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Bytes that a disk takes from one writer in a second, below which the system is left to write while the work goes on.
@@ -44,13 +43,13 @@ impl Written {
 mod tests {
     use super::*;
 
-    /// Whether a disk is slow after these writes of MiB and milliseconds.
+    /// Whether a disk is taken for slow after any of these writes of MiB and milliseconds.
     fn slow(writes: &[(f64, u64)]) -> bool {
         let pace = Pace::default();
         let of = |&(mib, ms): &(f64, u64)| {
             pace.after((mib * f64::from(1 << 20)) as usize, Duration::from_millis(ms)).is_slow()
         };
-        writes.iter().map(of).fold(false, |_, slow| slow)
+        writes.iter().map(of).fold(false, |before, slow| before | slow)
     }
 
     #[test]
