@@ -24,6 +24,7 @@
 //! none:                                0
 //! ```
 //!
+//! that is, the sum of `i exp(iχ(q))` over the pixels with `q-k` in the aperture and `-i exp(-iχ(q))` over those with `q+k`,
 //! because `χ(q-k) - χ(k) = χ(q) + 2π q·d(k)` and `χ(q+k) - χ(k) = χ(q) - 2π q·d(k)` for a quadratic `χ`. So both
 //! kernels cost one multiplication per number: the phase `q·Mk` is linear along a detector row, and its factors are
 //! made once per frequency. Weighting by `sin χ`, instead of taking its sign only, matters: near its zeros what is left
@@ -51,7 +52,7 @@ use std::sync::Arc;
 use num_complex::Complex;
 
 use super::simd::dispatch;
-use sums::{Cuts, LANES, Phases, REGIONS, Sums, half_sums};
+use sums::{Counts, Cuts, LANES, Lattice, Phases, SIDES, Sums, half_sums};
 use weights::Weights;
 
 /// Parameters of the model: `[c1, c2a, c2b, θ]`; the first three in scan pixels per detector pixel, θ in radians.
@@ -199,15 +200,18 @@ pub struct Half {
     pub pixels: usize,
     /// Row, first column and length of each run once more, side by side for the lanes.
     lines: [Vec<f64>; 3],
-    /// Real and imaginary parts of the spectra, `[spectrum, pixel]`: apart, they fill the processor's lanes. Behind the
-    /// last one there is room for a whole block of lanes, so that no run needs a shorter loop at its end.
+    /// Real and imaginary parts of the spectra, `[spectrum, pixel]`: apart, they fill the processor's lanes. Before the
+    /// first one and behind the last one there is room for a block of lanes, so that no run needs a shorter loop at its
+    /// ends.
     parts: [Vec<f32>; 2],
 }
 
 impl Half {
     /// One colour from its spectra, `[spectrum, pixel]`.
     pub fn new(runs: Vec<Run>, pixels: usize, spectra: &[Complex<f32>]) -> Self {
-        let part = |of: fn(&Complex<f32>) -> f32| spectra.iter().map(of).chain([0.0; LANES]).collect();
+        let part = |of: fn(&Complex<f32>) -> f32| {
+            [0.0; LANES].into_iter().chain(spectra.iter().map(of)).chain([0.0; LANES]).collect()
+        };
         let line = |of: fn(&Run) -> f64| runs.iter().map(of).collect();
         let lines = [line(|r| r.row), line(|r| r.col), line(|r| r.len as f64)];
         Self { lines, pixels, parts: [part(|z| z.re), part(|z| z.im)], runs }
@@ -218,13 +222,13 @@ impl Half {
     /// # Panics
     /// When there is no such spectrum.
     pub fn spectrum(&self, index: usize) -> [&[f32]; 2] {
-        self.with_lanes(index).map(|part| &part[..self.pixels])
+        self.with_lanes(index).map(|part| &part[LANES..][..self.pixels])
     }
 
-    /// The same with a block of lanes behind it, which belongs to other pixels.
+    /// The same with a block of lanes before and behind it, which belong to other pixels.
     #[inline(always)]
     fn with_lanes(&self, index: usize) -> [&[f32]; 2] {
-        self.parts.each_ref().map(|part| &part[index * self.pixels..][..self.pixels + LANES])
+        self.parts.each_ref().map(|part| &part[index * self.pixels..][..self.pixels + 2 * LANES])
     }
 }
 
@@ -236,12 +240,20 @@ pub struct HalfSets {
     /// Which spectrum each of them reads: frequencies that the scan folds onto each other share one.
     pub spectrum_of: Vec<usize>,
     /// Distance of neighbouring pixels of a run in detector pixels.
-    pub spacing: f64,
+    pub(crate) spacing: f64,
     /// The two colours.
-    pub halves: Arc<[Half; 2]>,
+    pub(crate) halves: Arc<[Half; 2]>,
+    lattice: Arc<Lattice>,
 }
 
 impl HalfSets {
+    /// From frequencies, the spectrum that each of them reads, and the two colours, whose runs have pixels `spacing` detector
+    /// pixels apart.
+    pub fn new(frequencies: Vec<[f64; 2]>, spectrum_of: Vec<usize>, spacing: f64, halves: [Half; 2]) -> Self {
+        let lattice = Arc::new(Lattice::of(&halves, spacing));
+        Self { frequencies, spectrum_of, spacing, halves: Arc::new(halves), lattice }
+    }
+
     /// Bytes of the spectra.
     pub fn bytes(&self) -> usize {
         self.halves.iter().map(|half| half.parts.iter().map(Vec::len).sum::<usize>() * size_of::<f32>()).sum()
@@ -251,7 +263,8 @@ impl HalfSets {
     #[must_use]
     pub fn with_frequencies(&self, places: impl Iterator<Item = usize>) -> Self {
         let (frequencies, spectrum_of) = places.map(|i| (self.frequencies[i], self.spectrum_of[i])).unzip();
-        Self { frequencies, spectrum_of, spacing: self.spacing, halves: Arc::clone(&self.halves) }
+        let (halves, lattice) = (Arc::clone(&self.halves), Arc::clone(&self.lattice));
+        Self { frequencies, spectrum_of, spacing: self.spacing, halves, lattice }
     }
 }
 
@@ -287,82 +300,102 @@ const LEAST_NORM: f64 = 1.0;
 /// # Panics
 /// When `range` reaches beyond the frequencies.
 pub fn objective(sets: &HalfSets, model: &Model, kernel: Kernel, range: std::ops::Range<usize>) -> Objective {
+    let mut total = Objective::default();
     dispatch(
         #[inline(always)]
-        || sum_over::<true>(sets, model, kernel, range),
-    )
+        || {
+            for_each(
+                sets,
+                model,
+                kernel,
+                range,
+                #[inline(always)]
+                |share| total.add(&share),
+            );
+        },
+    );
+    total
 }
 
-/// The value of [`objective`] alone (to the same bits), which takes half the time.
+/// The value of the [`objective`] of each frequency of `range` alone.
 ///
 /// # Panics
 /// When `range` reaches beyond the frequencies.
-pub fn objective_value(sets: &HalfSets, model: &Model, kernel: Kernel, range: std::ops::Range<usize>) -> f64 {
+pub fn objective_of_each(sets: &HalfSets, model: &Model, kernel: Kernel, range: std::ops::Range<usize>) -> Vec<f64> {
+    let mut values = Vec::with_capacity(range.len());
     dispatch(
         #[inline(always)]
-        || sum_over::<false>(sets, model, kernel, range).value,
-    )
+        || {
+            for_each(
+                sets,
+                model,
+                kernel,
+                range,
+                #[inline(always)]
+                |share| values.push(share.value),
+            );
+        },
+    );
+    values
 }
 
+/// The share of each frequency.
 #[inline(always)]
-fn sum_over<const SLOPES: bool>(
+fn for_each(
     sets: &HalfSets,
     model: &Model,
     kernel: Kernel,
     range: std::ops::Range<usize>,
-) -> Objective {
+    mut enter: impl FnMut(Objective),
+) {
     let mut phases = Phases::of(sets);
     let mut cuts = Cuts::for_sets(sets);
     let matrix = model.matrix();
     let derivatives = model.derivatives();
-    let mut total = Objective::default();
     for index in range {
         let q = sets.frequencies[index];
         // Φ(k) = w·k
         let w = gradient_of_phase(&matrix, q);
         let (weights, other) = Weights::new(model, kernel, q);
-        let mut counts = [0; REGIONS];
+        let mut counts = Counts::default();
         phases.fill(w);
         // Not a map: its closure would not be compiled for this processor.
-        let mut sums = [[Sums::default(); REGIONS]; 2];
-        half_sums::<SLOPES>(sets, 0, index, &weights, (&phases, &mut cuts, &mut counts), &mut sums[0]);
-        half_sums::<SLOPES>(sets, 1, index, &weights, (&phases, &mut cuts, &mut counts), &mut sums[1]);
+        let mut sums = [[Sums::default(); SIDES]; 2];
+        for (h, sums) in sums.iter_mut().enumerate() {
+            half_sums(sets, h, index, &weights, (&phases, &mut cuts, &mut counts), sums);
+        }
         if let Some(other) = other {
-            let two = both_sides::<SLOPES>([&weights, &other], &sums, &counts, (&derivatives, q));
-            total.add(&two);
+            enter(both_sides([&weights, &other], &sums, &counts, (&derivatives, q)));
             continue;
         }
         let norm = weights.norm(&counts);
-        let s = sums.map(|regions| weights.apply(&regions, |r| r.plain));
+        let s = sums.map(|sides| weights.apply(&sides, |s| s.plain));
         let value = (s[0] * s[1].conj()).re / norm;
-        total.value += value;
-        if !SLOPES {
-            continue;
-        }
-        total.power += 0.5 * (s[0].norm_sqr() + s[1].norm_sqr()) / norm;
+        let power = 0.5 * (s[0].norm_sqr() + s[1].norm_sqr()) / norm;
+        let mut share = Objective { value, power, ..Objective::default() };
         for (p, derivative) in derivatives.iter().enumerate() {
             let u = gradient_of_phase(derivative, q);
-            let ds = sums.map(|regions| {
-                let moved = weights.apply(&regions, |r| r.row * u[0] + r.col * u[1]);
-                Complex::<f64>::i() * moved + weights.derivative(&regions, p)
+            let ds = sums.map(|sides| {
+                let moved = weights.apply(&sides, |s| s.row * u[0] + s.col * u[1]);
+                Complex::<f64>::i() * moved + weights.derivative(&sides, p)
             });
             let change = (ds[0] * s[1].conj() + s[0] * ds[1].conj()).re;
-            total.gradient[p] += (change - value * weights.norm_derivative(&counts, p)) / norm;
+            share.gradient[p] = (change - value * weights.norm_derivative(&counts, p)) / norm;
         }
+        enter(share);
     }
-    total
 }
 
 /// The objective of one frequency whose side bands have strengths of their own: `b₀ᴴ G⁻¹ b₁` with two sums each. `G` does not
 /// change with the model.
 #[inline(always)]
-fn both_sides<const SLOPES: bool>(
+fn both_sides(
     weights: [&Weights; 2],
-    sums: &[[Sums; REGIONS]; 2],
-    counts: &[usize; REGIONS],
+    sums: &[[Sums; SIDES]; 2],
+    counts: &Counts,
     (derivatives, q): (&[Matrix; 4], [f64; 2]),
 ) -> Objective {
-    let (a, c, b) = (weights[0].norm(counts), weights[1].norm(counts), counts[0] as f64);
+    let (a, c, b) = (weights[0].norm(counts), weights[1].norm(counts), counts.both as f64);
     let determinant = a * c - b * b;
     let inverse = [[c / determinant, -b / determinant], [-b / determinant, a / determinant]];
     let product = |x: &[Complex<f64>; 2], y: &[Complex<f64>; 2]| -> f64 {
@@ -371,13 +404,11 @@ fn both_sides<const SLOPES: bool>(
     let of = |h: usize, f: &dyn Fn(&Sums) -> Complex<f64>| weights.map(|w| w.apply(&sums[h], f));
     let s = [of(0, &|r| r.plain), of(1, &|r| r.plain)];
     let mut out = Objective { value: product(&s[0], &s[1]), ..Objective::default() };
-    if SLOPES {
-        out.power = 0.5 * (product(&s[0], &s[0]) + product(&s[1], &s[1]));
-        for (slope, derivative) in out.gradient.iter_mut().zip(derivatives) {
-            let u = gradient_of_phase(derivative, q);
-            let moved = [0, 1].map(|h| of(h, &|r| Complex::<f64>::i() * (r.row * u[0] + r.col * u[1])));
-            *slope = product(&moved[0], &s[1]) + product(&s[0], &moved[1]);
-        }
+    out.power = 0.5 * (product(&s[0], &s[0]) + product(&s[1], &s[1]));
+    for (slope, derivative) in out.gradient.iter_mut().zip(derivatives) {
+        let u = gradient_of_phase(derivative, q);
+        let moved = [0, 1].map(|h| of(h, &|r| Complex::<f64>::i() * (r.row * u[0] + r.col * u[1])));
+        *slope = product(&moved[0], &s[1]) + product(&s[0], &moved[1]);
     }
     out
 }

@@ -24,7 +24,7 @@ use std::sync::OnceLock;
 use num_complex::Complex64;
 
 use super::{
-    Cuts, HalfSets, Kernel, Model, Objective, Phases, REGIONS, Run, Sums, Weights, gradient_of_phase, half_sums,
+    Counts, Cuts, HalfSets, Kernel, Model, Objective, Phases, Run, SIDES, Sums, Weights, gradient_of_phase, half_sums,
 };
 use crate::kernel::simd::dispatch;
 
@@ -40,31 +40,8 @@ pub const MOST_FILTERS: usize = 2 * MOST_FOLDED;
 pub(super) type Vector = [Complex64; MOST_FILTERS];
 pub(super) type Square = [Vector; MOST_FILTERS];
 
-/// The pieces of a run that are not empty: of `(region, first, end)` the first so many. Few are, and which ones two frequencies
-/// have in common is looked up for each pair of them.
-#[derive(Debug, Clone, Copy, Default)]
-struct Pieces {
-    count: usize,
-    all: [(u32, u32, u32); 5],
-}
-
-impl Pieces {
-    #[inline(always)]
-    fn of(pieces: [(usize, usize, usize); 5]) -> Self {
-        let mut out = Self::default();
-        for (region, first, end) in pieces {
-            if first < end {
-                out.all[out.count] = (region as u32, first as u32, end as u32);
-                out.count += 1;
-            }
-        }
-        out
-    }
-
-    fn some(&self) -> &[(u32, u32, u32)] {
-        &self.all[..self.count]
-    }
-}
+/// The pixels of a run that the two sides have, `[first, end)` each.
+type Pieces = [[u32; 2]; SIDES];
 
 /// Places of the frequencies that share a spectrum, group by group.
 ///
@@ -110,19 +87,22 @@ impl<'a> Joint<'a> {
         for group in groups {
             assert!(group.len() <= MOST_FOLDED, "{} frequencies share a spectrum", group.len());
             let mut members = Vec::with_capacity(2 * group.len());
-            dispatch(
+            let share = dispatch(
                 #[inline(always)]
                 || {
                     for index in group.clone() {
-                        self.add_member(index, (&mut phases, &mut cuts), group.len() > 1, &mut members);
+                        let buffers = (&mut phases, &mut cuts);
+                        self.add_member(index, buffers, group.len() > 1, &mut members);
                     }
+                    self.group(&members)
                 },
             );
-            total.add(&self.group(&members));
+            total.add(&share);
         }
         total
     }
 
+    #[inline(always)]
     fn group(&self, members: &[Member]) -> Objective {
         let n = members.len();
         let mut gram: Square = [Vector::default(); MOST_FILTERS];
@@ -172,42 +152,46 @@ impl<'a> Joint<'a> {
         let (weights, other) = Weights::new(&self.model, self.kernel, q);
         let with_pieces = with_pieces || other.is_some();
         phases.fill(gradient_of_phase(&self.model.matrix(), q));
-        let mut counts = [0; REGIONS];
-        let mut regions = [[Sums::default(); REGIONS]; 2];
+        let mut counts = Counts::default();
+        let mut sides = [[Sums::default(); SIDES]; 2];
         let mut pieces = Vec::new();
         // Not a map: its closure would not be compiled for this processor.
-        for (h, sums) in regions.iter_mut().enumerate() {
-            half_sums::<true>(self.sets, h, index, &weights, (phases, cuts, &mut counts), sums);
+        for (h, sums) in sides.iter_mut().enumerate() {
+            half_sums(self.sets, h, index, &weights, (phases, cuts, &mut counts), sums);
             if with_pieces {
-                let runs = self.sets.halves[h].runs.iter().enumerate();
-                pieces.extend(runs.map(|(place, run)| Pieces::of(cuts.pieces(place, run, &weights))));
+                for (place, run) in self.sets.halves[h].runs.iter().enumerate() {
+                    pieces.push(cuts.of_run(place, run, &weights));
+                }
             }
         }
         if let Some(other) = other {
-            members.push(self.member_of(q, other, &regions, &counts, pieces.clone()));
+            members.push(self.member_of(q, other, &sides, &counts, pieces.clone()));
         }
-        members.push(self.member_of(q, weights, &regions, &counts, pieces));
+        members.push(self.member_of(q, weights, &sides, &counts, pieces));
     }
 
     fn member_of(
         &self,
         q: [f64; 2],
         weights: Weights,
-        regions: &[[Sums; REGIONS]; 2],
-        counts: &[usize; REGIONS],
+        sides: &[[Sums; SIDES]; 2],
+        counts: &Counts,
         pieces: Vec<Pieces>,
     ) -> Member {
         let derivatives = self.model.derivatives();
-        let slopes = regions.map(|regions| {
+        let slopes = sides.map(|sides| {
             std::array::from_fn(|p| {
                 let u = gradient_of_phase(&derivatives[p], q);
-                let moved = weights.apply(&regions, |r| r.row * u[0] + r.col * u[1]);
-                Complex64::i() * moved + weights.derivative(&regions, p)
+                let moved = weights.apply(&sides, |s| s.row * u[0] + s.col * u[1]);
+                Complex64::i() * moved + weights.derivative(&sides, p)
             })
         });
+        let zero = Complex64::default();
+        let only = (0..SIDES).find(|side| weights.factor[1 - side] == zero);
         Member {
             q,
-            sums: regions.map(|regions| weights.apply(&regions, |r| r.plain)),
+            only,
+            sums: sides.map(|sides| weights.apply(&sides, |s| s.plain)),
             slopes,
             norm: weights.norm(counts),
             norm_slope: std::array::from_fn(|p| weights.norm_derivative(counts, p)),
@@ -217,6 +201,7 @@ impl<'a> Joint<'a> {
     }
 
     /// `G_ab` and its slopes.
+    #[inline(always)]
     fn pair(&self, a: &Member, b: &Member) -> (Complex64, [Complex64; 4]) {
         let cycles = [0, 1].map(|axis| (a.q[axis] - b.q[axis]).round());
         let side = 2 * REACH + 1;
@@ -246,62 +231,125 @@ impl<'a> Joint<'a> {
         (all.plain, slopes)
     }
 
-    /// `Σ_k e^{iΦ}` over each pair of regions, plain and weighted with the pixel's row and column.
-    fn overlaps(&self, a: &Member, b: &Member, series: &Series) -> [[Sums; REGIONS]; REGIONS] {
-        let mut out = [[Sums::default(); REGIONS]; REGIONS];
-        let runs = self.sets.halves.iter().flat_map(|half| &half.runs);
-        for (((run, turn), of_a), of_b) in runs.zip(&series.turns).zip(&a.pieces).zip(&b.pieces) {
-            for &(ra, first_a, end_a) in of_a.some() {
-                for &(rb, first_b, end_b) in of_b.some() {
-                    let (first, end) = (first_a.max(first_b) as usize, end_a.min(end_b) as usize);
-                    if first < end {
-                        let [plain, moment] = [0, 1].map(|i| (series.upto[end][i] - series.upto[first][i]) * turn);
-                        let sums = &mut out[ra as usize][rb as usize];
-                        sums.plain += plain;
-                        sums.row += plain * run.row;
-                        sums.col += plain * run.col + moment * self.sets.spacing;
-                    }
-                }
+    /// `Σ_k e^{iΦ}` over what each side of one and each side of the other have in common, plain and weighted with the
+    /// pixel's row and column.
+    #[inline(always)]
+    fn overlaps(&self, a: &Member, b: &Member, series: &Series) -> [[Sums; SIDES]; SIDES] {
+        let mut out = [[Sums::default(); SIDES]; SIDES];
+        if let (Some(i), Some(j)) = (a.only, b.only) {
+            let [[sums]] = series.over([i], &a.pieces, [j], &b.pieces);
+            out[i][j] = self.sums_of(&sums);
+        } else {
+            let sums = series.over([0, 1], &a.pieces, [0, 1], &b.pieces);
+            for (out, sums) in out.iter_mut().flatten().zip(sums.iter().flatten()) {
+                *out = self.sums_of(sums);
             }
         }
         out
+    }
+
+    #[inline(always)]
+    fn sums_of(&self, [[re, im, j_re, j_im], [row_re, row_im, col_re, col_im]]: &[[f64; 4]; 2]) -> Sums {
+        Sums {
+            plain: Complex64::new(*re, *im),
+            row: Complex64::new(*row_re, *row_im),
+            col: Complex64::new(*col_re, *col_im) + Complex64::new(*j_re, *j_im) * self.sets.spacing,
+        }
     }
 }
 
 /// What one frequency of a group has.
 struct Member {
     q: [f64; 2],
+    /// The only side that its filter has.
+    only: Option<usize>,
     weights: Weights,
     /// `b_h`, and its slopes by the parameters.
     sums: [Complex64; 2],
     slopes: [[Complex64; 4]; 2],
     norm: f64,
     norm_slope: [f64; 4],
-    /// The pieces of each run of both colours.
+    /// Those of each run of both colours.
     pieces: Vec<Pieces>,
 }
 
 /// `e^{iv·k}` with `v = 2π Mᵀn` for whole cycles `n`, summed along the runs.
 struct Series {
-    /// The factor at the first pixel of each run of both colours.
-    turns: Vec<Complex64>,
+    /// The runs of both colours.
+    lines: Vec<Line>,
     /// `Σ_{j<i} z^j` and `Σ_{j<i} j z^j`, `z` the factor from one pixel of a run to the next.
-    upto: Vec<[Complex64; 2]>,
+    upto: Vec<[f64; 4]>,
+}
+
+/// A run, in the order of four lanes.
+struct Line {
+    /// The factor at its first pixel, to multiply two complex numbers by it: what a part is multiplied by, and the other part.
+    cos: [f64; 4],
+    sin: [f64; 4],
+    /// Row and first column, for both parts each.
+    place: [f64; 4],
 }
 
 impl Series {
     fn new(sets: &HalfSets, model: &Model, cycles: [f64; 2], longest: usize) -> Self {
         let v = gradient_of_phase(&model.matrix(), cycles);
-        let at = |run: &Run| Complex64::cis((v[0] * run.row + v[1] * run.col) % TAU);
-        let turns = sets.halves.iter().flat_map(|h| &h.runs).map(at).collect();
-        let mut sums = [Complex64::default(); 2];
+        let at = |run: &Run| {
+            let Complex64 { re, im } = Complex64::cis((v[0] * run.row + v[1] * run.col) % TAU);
+            Line { cos: [re; 4], sin: [-im, im, -im, im], place: [run.row, run.row, run.col, run.col] }
+        };
+        let lines = sets.halves.iter().flat_map(|h| &h.runs).map(at).collect();
+        let mut sums = [0.0; 4];
         let mut upto = vec![sums];
         for j in 0..longest {
-            let z = Complex64::cis((v[1] * sets.spacing * j as f64) % TAU);
-            sums = [sums[0] + z, sums[1] + z * j as f64];
+            let place = j as f64;
+            let z = Complex64::cis((v[1] * sets.spacing * place) % TAU);
+            for (sum, more) in sums.iter_mut().zip([z.re, z.im, place * z.re, place * z.im]) {
+                *sum += more;
+            }
             upto.push(sums);
         }
-        Self { turns, upto }
+        Self { lines, upto }
+    }
+
+    /// `Σ` and `Σ j` of the factors, then `Σ row` and `Σ col₀`, over what each of some sides of one frequency has in common
+    /// with each of some of another one: `j` is the place in the run and `col₀` the run's first column.
+    ///
+    /// Nothing is asked on the way, neither which pieces are empty nor whether they meet, because a processor could not
+    /// foresee the answer; what is empty adds nothing.
+    #[inline(always)]
+    fn over<const A: usize, const B: usize>(
+        &self,
+        of_a: [usize; A],
+        a: &[Pieces],
+        of_b: [usize; B],
+        b: &[Pieces],
+    ) -> [[[[f64; 4]; 2]; B]; A] {
+        let mut sums = [[[[0.0; 4]; 2]; B]; A];
+        for ((line, a), b) in self.lines.iter().zip(a).zip(b) {
+            for (i, sums) in of_a.into_iter().zip(&mut sums) {
+                for (j, sum) in of_b.into_iter().zip(sums) {
+                    let first = a[i][0].max(b[j][0]);
+                    let end = a[i][1].min(b[j][1]).max(first);
+                    let (upto, before) = (&self.upto[end as usize], &self.upto[first as usize]);
+                    // Step by step for four numbers each, which is what processors do at once.
+                    let mut here = [0.0; 4];
+                    for l in 0..4 {
+                        here[l] = upto[l] - before[l];
+                    }
+                    let mut turned = [0.0; 4];
+                    for l in 0..4 {
+                        turned[l] = here[l] * line.cos[l] + here[l ^ 1] * line.sin[l];
+                    }
+                    for l in 0..4 {
+                        sum[0][l] += turned[l];
+                    }
+                    for l in 0..4 {
+                        sum[1][l] += turned[l & 1] * line.place[l];
+                    }
+                }
+            }
+        }
+        sums
     }
 }
 

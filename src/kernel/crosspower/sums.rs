@@ -2,9 +2,9 @@
 //!
 //! For each frequency there are two look-ups and one loop over the data. [`Phases`] has the factors `exp(i w·k)` as
 //! products of a row's and a column's; [`Cuts`] says where the displaced apertures cut each run. Both are made for all rows
-//! at once, without branches, because a run has only a few blocks of lanes and would wait for them otherwise. What is left
-//! are dot products of whole blocks; the last one of a piece is masked instead of being cut short. Lanes are added up in
-//! `f64` from run to run, in an order that is the same on every processor.
+//! at once, without branches, because a run has only a few blocks of lanes and would wait for them otherwise. For the same
+//! reason nothing is summed across lanes before the last row, and what a side does not have is masked instead of being cut
+//! off. The order of the sums is the same on every processor.
 
 #![expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
 
@@ -12,7 +12,7 @@ use num_complex::Complex;
 
 use super::{Half, HalfSets, Run, Weights};
 
-/// Sums over one colour and one region: `Σ F e^{iΦ}`, and the same weighted with the pixel's row and column.
+/// Sums over one colour and one side: `Σ F e^{iΦ}`, and the same weighted with the pixel's row and column.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Sums {
     pub(super) plain: Complex<f64>,
@@ -20,8 +20,16 @@ pub(super) struct Sums {
     pub(super) col: Complex<f64>,
 }
 
-/// The three regions of the weak-phase kernel; the shift kernel has only the first.
-pub(super) const REGIONS: usize = 3;
+/// The pixels `k` with `q-k` in the aperture, and those with `q+k`; the shift kernel has only the first side, and all pixels in
+/// it.
+pub(super) const SIDES: usize = 2;
+
+/// How many pixels the sides have, and how many both.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) sides: [usize; SIDES],
+    pub(super) both: usize,
+}
 
 /// Where the displaced apertures cut the runs of one colour at one frequency, `[first, end)` each: `q-k` inside, and
 /// `q+k` inside.
@@ -48,21 +56,29 @@ impl Cuts {
         }
     }
 
-    /// Pieces of a run of one region each: `(region, first, end)`, some of them empty.
+    /// Adds the pixels of the runs.
     #[inline(always)]
-    pub(super) fn pieces(&self, index: usize, run: &Run, weights: &Weights) -> [(usize, usize, usize); 5] {
-        if weights.overlap.is_none() {
-            return [(0, 0, run.len), (0, 0, 0), (0, 0, 0), (0, 0, 0), (0, 0, 0)];
+    fn count(&self, runs: usize, counts: &mut Counts) {
+        let [m0, m1] = self.minus.each_ref().map(|cut| &cut[..runs]);
+        let [p0, p1] = self.plus.each_ref().map(|cut| &cut[..runs]);
+        let (mut minus, mut plus, mut both) = (0, 0, 0);
+        for i in 0..runs {
+            minus += m1[i] - m0[i];
+            plus += p1[i] - p0[i];
+            both += m1[i].min(p1[i]).saturating_sub(m0[i].max(p0[i]));
         }
-        let at = |cut: &[Vec<u32>; 2]| (cut[0][index] as usize, cut[1][index] as usize);
-        let (m, p) = (at(&self.minus), at(&self.plus));
-        [
-            (1, m.0, m.1.min(p.0)),
-            (2, p.0, p.1.min(m.0)),
-            (0, m.0.max(p.0), m.1.min(p.1)),
-            (1, m.0.max(p.1), m.1),
-            (2, p.0.max(m.1), p.1),
-        ]
+        counts.sides[0] += minus as usize;
+        counts.sides[1] += plus as usize;
+        counts.both += both as usize;
+    }
+
+    /// Where a run is cut: `[first, end)` of `q-k` inside, and of `q+k` inside.
+    #[inline(always)]
+    pub(super) fn of_run(&self, index: usize, run: &Run, weights: &Weights) -> [[u32; 2]; 2] {
+        if weights.overlap.is_none() {
+            return [[0, run.len as u32]; 2];
+        }
+        [[self.minus[0][index], self.minus[1][index]], [self.plus[0][index], self.plus[1][index]]]
     }
 }
 
@@ -77,19 +93,92 @@ fn inside(half: &Half, spacing: f64, (center, radius): ([f64; 2], f64), [first, 
     for i in 0..n {
         let height = radius * radius - (row[i] - center[0]) * (row[i] - center[0]);
         let reach = height.max(0.0).sqrt();
-        let from = ((center[1] - reach - col[i]) * per_pixel).ceil().clamp(0.0, len[i]);
-        let upto = (((center[1] + reach - col[i]) * per_pixel).floor() + 1.0).clamp(0.0, len[i]);
+        // Not `clamp`: it looks whether the bounds are in order, and what may panic is not done in lanes.
+        let from = ((center[1] - reach - col[i]) * per_pixel).ceil().max(0.0).min(len[i]);
+        let upto = (((center[1] + reach - col[i]) * per_pixel).floor() + 1.0).max(0.0).min(len[i]);
         let some = height >= 0.0 && from < upto;
-        first[i] = if some { from } else { len[i] } as u32;
-        end[i] = if some { upto } else { len[i] } as u32;
+        first[i] = whole(if some { from } else { len[i] });
+        end[i] = whole(if some { upto } else { len[i] });
     }
 }
 
-/// `exp(i w·k)` on the lattice of the detector pixels, whose step is half the spacing of a run: all rows share the
-/// columns' factors, and all columns the rows'.
-pub(super) struct Phases {
+/// A small whole number as an integer: the lowest bits of one whose unit is its last bit. A conversion that looks after large
+/// numbers is not done in lanes.
+#[inline(always)]
+fn whole(v: f64) -> u32 {
+    (v + f64::from_bits(0x4330_0000_0000_0000)).to_bits() as u32
+}
+
+/// The detector pixels of both colours on a lattice whose step is half the spacing of a run.
+#[derive(Debug, Default)]
+pub(super) struct Lattice {
     origin: [f64; 2],
     step: f64,
+    /// Rows, and places of one kind along a row, whole blocks of them.
+    rows: usize,
+    places: usize,
+    columns: [Vec<Columns>; 2],
+}
+
+/// Neighbouring columns of the detector, those of even or those of odd places along a row, and the runs that reach them.
+#[derive(Debug)]
+struct Columns {
+    odd: bool,
+    /// The first of them.
+    first: usize,
+    pieces: Vec<Piece>,
+}
+
+/// Part of a run: a block of lanes.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    run: usize,
+    /// The run's row on the lattice, and from the disk's centre.
+    line: usize,
+    row: f32,
+    /// The block's first lane from the run's first pixel; other runs' pixels may lie before it and behind it.
+    from: i32,
+    /// Its place in a spectrum that has a block of lanes before it.
+    start: usize,
+}
+
+impl Lattice {
+    pub(super) fn of(halves: &[Half; 2], spacing: f64) -> Self {
+        let step = 0.5 * spacing;
+        let runs = || halves.iter().flat_map(|h| &h.runs);
+        let least = |of: fn(&Run) -> f64| runs().map(of).fold(f64::INFINITY, f64::min);
+        let origin = [least(|r| r.row), least(|r| r.col)];
+        let place = |at: f64, axis: usize| ((at - origin[axis]) / step).round() as usize;
+        let rows = runs().map(|r| place(r.row, 0) + 1).max().unwrap_or(0);
+        let places = runs().map(|r| place(r.col, 1) / 2 + r.len).max().unwrap_or(0).next_multiple_of(LANES);
+        let columns = halves.each_ref().map(|half| {
+            let blocks = [false, true].into_iter().flat_map(|odd| (0..places).step_by(LANES).map(move |at| (odd, at)));
+            let columns = blocks.map(|(odd, first)| {
+                let reaching = half.runs.iter().enumerate().filter_map(|(index, run)| {
+                    let col = place(run.col, 1);
+                    let from = first as i32 - (col / 2) as i32;
+                    let reaches = (col % 2 == 1) == odd && from > -(LANES as i32) && from < run.len as i32;
+                    let start = (run.start + LANES).wrapping_add_signed(from as isize);
+                    let line = place(run.row, 0);
+                    reaches.then_some(Piece { run: index, line, row: run.row as f32, from, start })
+                });
+                Columns { odd, first, pieces: reaching.collect() }
+            });
+            columns.filter(|columns| !columns.pieces.is_empty()).collect()
+        });
+        Self { origin, step, rows, places, columns }
+    }
+
+    /// Column of a place along a row, from the disk's centre.
+    #[inline(always)]
+    fn column(&self, odd: bool, place: usize) -> f64 {
+        self.origin[1] + self.step * (2 * place + usize::from(odd)) as f64
+    }
+}
+
+/// `exp(i w·k)` on the lattice: all rows share the columns' factors, and all columns the rows'.
+pub(super) struct Phases<'a> {
+    lattice: &'a Lattice,
     rows: [Vec<f64>; 2],
     /// Every other place along a row, from its beginning.
     along: [Vec<f64>; 2],
@@ -97,25 +186,20 @@ pub(super) struct Phases {
     cols: [[Vec<f32>; 2]; 2],
 }
 
-impl Phases {
-    pub(super) fn of(sets: &HalfSets) -> Self {
-        let step = 0.5 * sets.spacing;
-        let runs = || sets.halves.iter().flat_map(|h| &h.runs);
-        let least = |of: fn(&Run) -> f64| runs().map(of).fold(f64::INFINITY, f64::min);
-        let origin = [least(|r| r.row), least(|r| r.col)];
-        let place = |at: f64, axis: usize| ((at - origin[axis]) / step).round() as usize;
-        let lines = runs().map(|r| place(r.row, 0) + 1).max().unwrap_or(0);
-        let places = runs().map(|r| place(r.col, 1) + 2 * r.len).max().unwrap_or(0) / 2 + 1 + LANES;
+impl<'a> Phases<'a> {
+    pub(super) fn of(sets: &'a HalfSets) -> Self {
+        let lattice = &sets.lattice;
         let wide = |n: usize| [vec![0.0; n], vec![0.0; n]];
-        let cols = || [vec![0.0; places], vec![0.0; places]];
-        Self { origin, step, rows: wide(lines), along: wide(places), cols: [cols(), cols()] }
+        let cols = || [vec![0.0; lattice.places], vec![0.0; lattice.places]];
+        Self { lattice, rows: wide(lattice.rows), along: wide(lattice.places), cols: [cols(), cols()] }
     }
 
     #[inline(always)]
     pub(super) fn fill(&mut self, w: [f64; 2]) {
-        powers(&mut self.rows, w[0] * self.origin[0], w[0] * self.step);
-        powers(&mut self.along, w[1] * self.origin[1], 2.0 * w[1] * self.step);
-        let (sin, cos) = (w[1] * self.step).sin_cos();
+        let Lattice { origin, step, .. } = self.lattice;
+        powers(&mut self.rows, w[0] * origin[0], w[0] * step);
+        powers(&mut self.along, w[1] * origin[1], 2.0 * w[1] * step);
+        let (sin, cos) = (w[1] * step).sin_cos();
         let n = self.along[0].len();
         let [from_re, from_im] = self.along.each_ref().map(|part| &part[..n]);
         let [[even_re, even_im], [odd_re, odd_im]] =
@@ -125,18 +209,6 @@ impl Phases {
             (even_re[i], even_im[i]) = (re as f32, im as f32);
             (odd_re[i], odd_im[i]) = ((re * cos - im * sin) as f32, (re * sin + im * cos) as f32);
         }
-    }
-
-    /// The factor of a run's row, and those of its columns.
-    #[inline(always)]
-    pub(super) fn of_run(&self, run: &Run) -> (Complex<f64>, [&[f32]; 2]) {
-        let line = ((run.row - self.origin[0]) / self.step + 0.5) as usize;
-        let place = ((run.col - self.origin[1]) / self.step + 0.5) as usize;
-        let [re, im] = &self.cols[place % 2];
-        (
-            Complex::new(self.rows[0][line], self.rows[1][line]),
-            [&re[place / 2..][..run.len + LANES], &im[place / 2..][..run.len + LANES]],
-        )
     }
 }
 
@@ -165,94 +237,174 @@ fn powers([re, im]: &mut [Vec<f64>; 2], start: f64, turn: f64) {
     }
 }
 
+/// Numbers that are multiplied side by side.
+pub(super) const LANES: usize = 8;
+
+type Lanes = [f32; LANES];
+
+type Bits = [u32; LANES];
+
+/// Sums over some rows of the columns of a side, real and imaginary parts: plain, and weighted with the row.
+#[derive(Clone, Copy, Default)]
+struct OverRows {
+    plain: [Lanes; 2],
+    by_row: [Lanes; 2],
+}
+
+/// Sums over one colour by side, and how many pixels each side has.
+///
+/// The factor `exp(i w·k)` is one of the row times one of the column. So each row is multiplied by a single number and
+/// added to the sums of its columns, and these are multiplied by theirs at the end.
 #[inline(always)]
-pub(super) fn half_sums<const SLOPES: bool>(
+pub(super) fn half_sums(
     sets: &HalfSets,
     half: usize,
     index: usize,
     weights: &Weights,
-    (phases, cuts, counts): (&Phases, &mut Cuts, &mut [usize; REGIONS]),
-    regions: &mut [Sums; REGIONS],
+    (phases, cuts, counts): (&Phases, &mut Cuts, &mut Counts),
+    sides: &mut [Sums; SIDES],
 ) {
-    let half = &sets.halves[half];
-    let spectrum = half.with_lanes(sets.spectrum_of[index]);
-    cuts.fill(half, sets.spacing, weights);
-    for (place, run) in half.runs.iter().enumerate() {
-        let (turn, factors) = phases.of_run(run);
-        for (region, first, end) in cuts.pieces(place, run, weights) {
-            if first >= end {
-                continue;
-            }
-            let (from, upto) = (run.start + first, run.start + end + LANES);
-            let samples = [&spectrum[0][from..upto], &spectrum[1][from..upto]];
-            let factors = [&factors[0][first..end + LANES], &factors[1][first..end + LANES]];
-            let (plain, moment) = dot::<SLOPES>(samples, factors);
-            counts[region] += end - first;
-            let plain = plain * turn;
-            let sums = &mut regions[region];
-            sums.plain += plain;
-            if SLOPES {
-                sums.row += plain * run.row;
-                sums.col += plain * (run.col + sets.spacing * first as f64) + moment * turn * sets.spacing;
+    let colour = &sets.halves[half];
+    let spectrum = colour.with_lanes(sets.spectrum_of[index]);
+    cuts.fill(colour, sets.spacing, weights);
+    let mut sums = [[[[0f32; LANES]; 2]; 3]; SIDES];
+    if weights.overlap.is_some() {
+        cuts.count(colour.runs.len(), counts);
+        for columns in &sets.lattice.columns[half] {
+            let over_rows = add_rows::<true>(spectrum, columns, phases, cuts, &colour.runs);
+            for (over_rows, sums) in over_rows.iter().zip(&mut sums) {
+                add_columns(over_rows, columns, phases, sums);
             }
         }
+    } else {
+        counts.sides[0] += colour.pixels;
+        for columns in &sets.lattice.columns[half] {
+            let over_rows = add_rows::<false>(spectrum, columns, phases, cuts, &colour.runs);
+            add_columns(&over_rows[0], columns, phases, &mut sums[0]);
+        }
+    }
+    for (side, sums) in sides.iter_mut().zip(&sums) {
+        let [plain, row, col] = sums.each_ref().map(|[re, im]| Complex::new(across(re), across(im)));
+        *side = Sums { plain, row, col };
     }
 }
 
-/// Numbers that are multiplied side by side.
-pub(super) const LANES: usize = 8;
-
-/// `Σ a_j b_j` and, for slopes, `Σ j a_j b_j` of complex numbers with their parts apart. Behind the numbers there is a
-/// block of lanes that does not count.
+/// Adds up the rows of some columns. What a side does not have is masked.
 #[inline(always)]
-fn dot<const SLOPES: bool>([a_re, a_im]: [&[f32]; 2], [b_re, b_im]: [&[f32]; 2]) -> (Complex<f64>, Complex<f64>) {
-    let n = a_re.len() - LANES;
-    let mut sums = [[0f32; LANES]; 4];
-    let mut weight: [f32; LANES] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
-    let whole = n - n % LANES;
-    let mut at = 0;
-    while at < whole {
-        let block = at..at + LANES;
-        let parts = (&a_re[block.clone()], &a_im[block.clone()], &b_re[block.clone()], &b_im[block]);
-        add_block::<SLOPES>(parts, LANES, &weight, &mut sums);
-        for w in &mut weight {
-            *w += LANES as f32;
+fn add_rows<const OVERLAP: bool>(
+    spectrum: [&[f32]; 2],
+    columns: &Columns,
+    phases: &Phases,
+    cuts: &Cuts,
+    runs: &[Run],
+) -> [OverRows; SIDES] {
+    let mut sums = [OverRows::default(); SIDES];
+    // One small loop after the other: each of them becomes a single instruction.
+    for piece in &columns.pieces {
+        let [c, s] = [0, 1].map(|part| phases.rows[part][piece.line] as f32);
+        let [re, im] = spectrum.map(|part| &part[piece.start..][..LANES]);
+        let (mut x, mut y) = ([0.0; LANES], [0.0; LANES]);
+        for l in 0..LANES {
+            x[l] = re[l] * c - im[l] * s;
         }
-        at += LANES;
+        for l in 0..LANES {
+            y[l] = re[l] * s + im[l] * c;
+        }
+        if OVERLAP {
+            let minus = between([cuts.minus[0][piece.run], cuts.minus[1][piece.run]], piece.from);
+            let plus = between([cuts.plus[0][piece.run], cuts.plus[1][piece.run]], piece.from);
+            add_masked([&x, &y], &minus, piece.row, &mut sums[0]);
+            add_masked([&x, &y], &plus, piece.row, &mut sums[1]);
+        } else {
+            let all = between([0, runs[piece.run].len as u32], piece.from);
+            add_masked([&x, &y], &all, piece.row, &mut sums[0]);
+        }
     }
-    if whole < n {
-        let block = whole..whole + LANES;
-        let parts = (&a_re[block.clone()], &a_im[block.clone()], &b_re[block.clone()], &b_im[block]);
-        add_block::<SLOPES>(parts, n - whole, &weight, &mut sums);
-    }
-    (Complex::new(across(&sums[0]), across(&sums[1])), Complex::new(across(&sums[2]), across(&sums[3])))
+    sums
 }
 
-/// Adds the first `count` products of a block to the lanes of `[Σ re, Σ im, Σ w re, Σ w im]`.
+/// Bits that let the first lanes pass: those from place `LANES - n` on do so for `n` of them.
+static FIRST: [u32; 2 * LANES] = {
+    let mut out = [0; 2 * LANES];
+    let mut l = 0;
+    while l < LANES {
+        out[l] = u32::MAX;
+        l += 1;
+    }
+    out
+};
+
+/// The lanes of the pixels `[first, end)` of a run, of which the first one is pixel `from`.
 #[inline(always)]
-fn add_block<const SLOPES: bool>(
-    (ar, ai, br, bi): (&[f32], &[f32], &[f32], &[f32]),
-    count: usize,
-    weight: &[f32; LANES],
-    sums: &mut [[f32; LANES]; 4],
-) {
-    let (ar, ai, br, bi) = (&ar[..LANES], &ai[..LANES], &br[..LANES], &bi[..LANES]);
+fn between(pixels: [u32; 2], from: i32) -> Bits {
+    let [first, end] = pixels.map(|at| {
+        let before = (at as i32 - from).clamp(0, LANES as i32) as usize;
+        &FIRST[LANES - before..][..LANES]
+    });
+    let mut out = [0; LANES];
     for l in 0..LANES {
-        let counts = (l as u32) < count as u32;
-        let re = if counts { ar[l] * br[l] - ai[l] * bi[l] } else { 0.0 };
-        let im = if counts { ar[l] * bi[l] + ai[l] * br[l] } else { 0.0 };
-        sums[0][l] += re;
-        sums[1][l] += im;
-        if SLOPES {
-            sums[2][l] += re * weight[l];
-            sums[3][l] += im * weight[l];
+        out[l] = first[l] ^ end[l];
+    }
+    out
+}
+
+#[inline(always)]
+fn add_masked(parts: [&Lanes; 2], mask: &Bits, row: f32, sums: &mut OverRows) {
+    for (part, of) in parts.into_iter().enumerate() {
+        let mut some = [0f32; LANES];
+        for l in 0..LANES {
+            some[l] = f32::from_bits(of[l].to_bits() & mask[l]);
+        }
+        let plain = &mut sums.plain[part];
+        for l in 0..LANES {
+            plain[l] += some[l];
+        }
+        let by_row = &mut sums.by_row[part];
+        for l in 0..LANES {
+            by_row[l] += some[l] * row;
         }
     }
+}
+
+/// Multiplies the sums of columns by their factors and adds them up: plain, weighted with the row, and with the column.
+#[inline(always)]
+fn add_columns(over_rows: &OverRows, columns: &Columns, phases: &Phases, [plain, row, col]: &mut [[Lanes; 2]; 3]) {
+    let factors = phases.cols[usize::from(columns.odd)].each_ref().map(|part| &part[columns.first..][..LANES]);
+    let here = turned(&over_rows.plain, factors);
+    for (sum, here) in plain.iter_mut().zip(here) {
+        for l in 0..LANES {
+            sum[l] += here[l];
+        }
+    }
+    let by_row = turned(&over_rows.by_row, factors);
+    let lattice = phases.lattice;
+    let (first, step) = (lattice.column(columns.odd, columns.first) as f32, 2.0 * lattice.step as f32);
+    for part in 0..2 {
+        for l in 0..LANES {
+            row[part][l] += by_row[part][l];
+        }
+        for l in 0..LANES {
+            col[part][l] += here[part][l] * (first + l as f32 * step);
+        }
+    }
+}
+
+/// Complex numbers times others.
+#[inline(always)]
+fn turned([x, y]: &[Lanes; 2], [c, s]: [&[f32]; 2]) -> [Lanes; 2] {
+    let mut out = [[0.0; LANES]; 2];
+    for l in 0..LANES {
+        out[0][l] = x[l] * c[l] - y[l] * s[l];
+    }
+    for l in 0..LANES {
+        out[1][l] = x[l] * s[l] + y[l] * c[l];
+    }
+    out
 }
 
 /// The sum over the lanes: halves are folded onto each other, which needs few steps.
 #[inline(always)]
-fn across(v: &[f32; LANES]) -> f64 {
+fn across(v: &Lanes) -> f64 {
     let (a, b) = (v[0] + v[4], v[1] + v[5]);
     let (c, d) = (v[2] + v[6], v[3] + v[7]);
     f64::from((a + c) + (b + d))

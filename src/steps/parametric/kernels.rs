@@ -104,7 +104,6 @@ fn unseen(sets: &HalfSets, some: &[Range<usize>], kernel: Kernel, start: Model, 
 #[cfg(test)]
 mod tests {
     use std::f64::consts::TAU;
-    use std::sync::Arc;
 
     use num_complex::{Complex, Complex64};
 
@@ -159,7 +158,7 @@ mod tests {
             Half::new(std::mem::take(&mut halves[h].0), halves[h].1, &spectra)
         });
         let spectrum_of = (0..frequencies.len()).collect();
-        HalfSets { frequencies, spectrum_of, spacing: 2.0, halves: Arc::new(halves) }
+        HalfSets::new(frequencies, spectrum_of, 2.0, halves)
     }
 
     #[test]

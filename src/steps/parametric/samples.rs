@@ -1,7 +1,6 @@
 //! What the fit works on: spectra of the disk's images at chosen frequencies.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use num_complex::Complex;
 use rayon::prelude::*;
@@ -112,7 +111,7 @@ impl Samples {
         });
         let unfolded = chosen.iter().enumerate().flat_map(|(i, (_, q))| q.iter().map(move |q| (*q, i)));
         let (frequencies, spectrum_of) = unfolded.unzip();
-        HalfSets { frequencies, spectrum_of, spacing: 2.0 * bin as f64, halves: Arc::new(halves) }
+        HalfSets::new(frequencies, spectrum_of, 2.0 * bin as f64, halves)
     }
 }
 

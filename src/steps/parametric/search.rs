@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::kernel::crosspower::{HalfSets, Kernel, Model, Objective, objective, objective_value};
+use crate::kernel::crosspower::{HalfSets, Kernel, Model, Objective, objective, objective_of_each};
 use crate::steps::context::RunContext;
 use crate::steps::parametric::climb::climb;
 use crate::steps::parametric::kernels::ByDisplacements;
@@ -170,7 +170,7 @@ impl Fit<'_> {
         let wrong = self.wrong_models(&best.model);
         let mut most = 0.0f64;
         for set in [self.wide, self.fine] {
-            let values: Vec<f64> = wrong.iter().map(|m| value_of(set, m, kernel)).collect();
+            let values: Vec<f64> = wrong.iter().map(|m| evaluate(set, m, kernel).value).collect();
             most = most.max(Null::new(&values).significance(evaluate(set, &best.model, kernel).value));
             if most > 2.0 * SIGNIFICANT {
                 break;
@@ -190,8 +190,8 @@ impl Fit<'_> {
     /// frequencies say the same, is not more certain than it can be.
     fn rival(&self, best: &Found, others: &[Found], kernel: Kernel) -> Option<Rival> {
         let each = |model: &Model| -> Vec<f64> {
-            let all = self.fine.frequencies.len();
-            (0..all).into_par_iter().map(|i| objective_value(self.fine, model, kernel, i..i + 1)).collect()
+            let each = |range| objective_of_each(self.fine, model, kernel, range);
+            pieces_of(self.fine).map(each).collect::<Vec<_>>().concat()
         };
         let of_best = each(&best.model);
         let apart = others.iter().filter(|o| self.distance(&o.model, &best.model) > SAME);
@@ -280,7 +280,7 @@ impl Fit<'_> {
     /// better one.
     fn best_of(&self, set: &HalfSets, models: &[Model], spacing: f64, kernel: Kernel) -> Vec<Model> {
         let all = set.frequencies.len();
-        let values: Vec<f64> = models.par_iter().map(|m| objective_value(set, m, kernel, 0..all)).collect();
+        let values: Vec<f64> = models.par_iter().map(|m| objective(set, m, kernel, 0..all).value).collect();
         let mut order: Vec<usize> = (0..models.len()).collect();
         order.sort_by(|a, b| values[*b].total_cmp(&values[*a]).then(a.cmp(b)));
         // Neighbours lead to the same maximum: only models apart from all better ones. Those of the finest grid are less than
@@ -307,7 +307,7 @@ impl Fit<'_> {
 
     /// The `most` starting points that explain most as they are.
     fn promising(&self, starts: &[Model], kernel: Kernel, most: usize) -> Vec<Model> {
-        let values: Vec<f64> = starts.iter().map(|m| value_of(self.wide, m, kernel)).collect();
+        let values: Vec<f64> = starts.iter().map(|m| evaluate(self.wide, m, kernel).value).collect();
         let mut order: Vec<usize> = (0..starts.len()).collect();
         order.sort_by(|a, b| values[*b].total_cmp(&values[*a]).then(a.cmp(b)));
         order.into_iter().take(most).map(|i| starts[i]).collect()
@@ -343,24 +343,18 @@ fn slower(set: &HalfSets, limit: f64) -> HalfSets {
     set.with_frequencies((0..set.frequencies.len()).filter(slow))
 }
 
+/// The frequencies of a set in pieces that are worked on side by side.
+fn pieces_of(set: &HalfSets) -> impl IndexedParallelIterator<Item = std::ops::Range<usize>> {
+    let all = set.frequencies.len();
+    (0..all.div_ceil(PIECE)).into_par_iter().map(move |i| i * PIECE..((i + 1) * PIECE).min(all))
+}
+
 /// The objective over all frequencies of a set.
 pub(super) fn evaluate(set: &HalfSets, model: &Model, kernel: Kernel) -> Objective {
-    let all = set.frequencies.len();
-    let pieces: Vec<Objective> = (0..all.div_ceil(PIECE))
-        .into_par_iter()
-        .map(|i| objective(set, model, kernel, i * PIECE..((i + 1) * PIECE).min(all)))
-        .collect();
+    let pieces: Vec<Objective> = pieces_of(set).map(|range| objective(set, model, kernel, range)).collect();
     let mut total = Objective::default();
     for piece in &pieces {
         total.add(piece);
     }
     total
-}
-
-/// The value alone, to the same bits.
-fn value_of(set: &HalfSets, model: &Model, kernel: Kernel) -> f64 {
-    let all = set.frequencies.len();
-    let piece = |i: usize| objective_value(set, model, kernel, i * PIECE..((i + 1) * PIECE).min(all));
-    let pieces: Vec<f64> = (0..all.div_ceil(PIECE)).into_par_iter().map(piece).collect();
-    pieces.iter().sum()
 }
