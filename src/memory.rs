@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use allocator::{give_large_buffers_back, reuse_large_buffers};
-pub use bytes::AlignedBytes;
+pub use bytes::{AlignedBytes, Numbers};
 
 use crate::error::{Error, ErrorKind, Result};
 

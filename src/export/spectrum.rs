@@ -11,6 +11,7 @@ use super::run::RunResults;
 use crate::axes::{Image, ScanShape};
 use crate::kernel::fft2::Fft2;
 use crate::kernel::simd::dispatch;
+use crate::memory::Numbers;
 
 /// Pixels along a side at most that are transformed: a picture shows no more, and the memory stays small.
 const MOST: usize = 1024;
@@ -135,7 +136,7 @@ impl Spectrum {
         let (sum, count) = of_rows.iter().fold((0.0, 0), |(sum, count), row| (sum + row.0, count + row.1));
         let mean = sum / count.max(1) as f64;
         let (down, across) = (hann(rows), hann(cols));
-        let mut work = vec![Complex::<f32>::default(); rows * cols];
+        let mut work = Numbers::<Complex<f32>>::zeroed(rows * cols);
         work.par_chunks_exact_mut(cols).zip(&down).enumerate().for_each_init(
             || vec![0.0; cols],
             |values, (r, (work, down))| {
@@ -151,7 +152,7 @@ impl Spectrum {
                 );
             },
         );
-        let mut spectrum = vec![Complex::default(); work.len()];
+        let mut spectrum = Numbers::zeroed(work.len());
         Fft2::<f32>::new(shape).forward_wide(&mut work, &mut spectrum);
         drop(work);
         let squares = |window: &[f64]| window.iter().map(|w| w * w).sum::<f64>();

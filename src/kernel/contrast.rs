@@ -21,6 +21,7 @@ use crate::axes::{Image, ScanShape};
 use crate::kernel::fft2::Fft2;
 use crate::kernel::forward::fast_len;
 use crate::kernel::wiener::{Rings, Wiener};
+use crate::memory::Numbers;
 
 /// Even and odd part of the aberration function at a frequency, in radians.
 pub type Aberrations<'a> = &'a (dyn Fn([f64; 2]) -> (f64, f64) + Sync);
@@ -69,7 +70,7 @@ impl Optics<'_> {
 
     /// The spectrum of two padded images, each relative to its mean, as real and imaginary part; transposed: `[col, row]`.
     /// `work` is overwritten.
-    fn spectrum(&self, pair: [&Image; 2], fft: &Fft2<f32>, work: &mut [Complex<f32>]) -> Vec<Complex<f32>> {
+    fn spectrum(&self, pair: [&Image; 2], fft: &Fft2<f32>, work: &mut [Complex<f32>]) -> Numbers<Complex<f32>> {
         let fade = self.fade();
         let ramp = |i: usize, n: usize| {
             let from_edge = (i as f64 + 0.5).min(n as f64 - 0.5 - i as f64);
@@ -92,7 +93,7 @@ impl Optics<'_> {
                 out[..cols].iter_mut().enumerate().for_each(|(c, z)| *z = Complex::new(value(a, c), value(b, c)));
             }
         });
-        let mut spectrum = vec![Complex::default(); grid.len()];
+        let mut spectrum = Numbers::zeroed(grid.len());
         fft.forward_wide(work, &mut spectrum);
         spectrum
     }
@@ -106,7 +107,7 @@ impl Optics<'_> {
         assert!(halves.iter().all(|half| half.dim() == image.dim()), "images of different shapes");
         let grid = self.grid(image);
         let fft = Fft2::new(grid);
-        let mut work = vec![Complex::default(); grid.len()];
+        let mut work = Numbers::<Complex<f32>>::zeroed(grid.len());
         let [whole, packed] = [[image, image], halves].map(|pair| self.spectrum(pair, &fft, &mut work));
         let wiener = self.measure(&packed, grid);
         work.par_chunks_mut(grid.rows).enumerate().for_each(|(col, out)| {

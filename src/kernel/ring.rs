@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use crate::axes::{Image, ScanShape};
 use crate::kernel::fft2::Fft2;
+use crate::memory::Numbers;
 
 /// How rings are formed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -185,7 +186,7 @@ fn frequency(index: usize, n: usize) -> f64 {
 }
 
 /// The spectrum of two images without their means as real and imaginary part, transposed: `[col, row]`.
-fn spectrum(pair: [&Image; 2], shape: ScanShape, window: bool) -> Vec<Complex<f64>> {
+fn spectrum(pair: [&Image; 2], shape: ScanShape, window: bool) -> Numbers<Complex<f64>> {
     let hann = |i: usize, n: usize| {
         if window { (std::f64::consts::PI * (i as f64 + 0.5) / n as f64).sin().powi(2) } else { 1.0 }
     };
@@ -194,13 +195,13 @@ fn spectrum(pair: [&Image; 2], shape: ScanShape, window: bool) -> Vec<Complex<f6
         (0..shape.cols).map(|c| hann(c, shape.cols)).collect(),
     );
     let [(a, mean_a), (b, mean_b)] = pair.map(|image| (image, image.sum() / image.len() as f64));
-    let mut work = vec![Complex::default(); shape.len()];
+    let mut work = Numbers::<Complex<f64>>::zeroed(shape.len());
     work.par_chunks_mut(shape.cols).enumerate().for_each(|(r, line)| {
         for (c, z) in line.iter_mut().enumerate() {
             *z = Complex::new(a[[r, c]] - mean_a, b[[r, c]] - mean_b) * (rows[r] * cols[c]);
         }
     });
-    let mut spectrum = vec![Complex::default(); shape.len()];
+    let mut spectrum = Numbers::zeroed(shape.len());
     Fft2::<f64>::new(shape).forward_wide(&mut work, &mut spectrum);
     spectrum
 }

@@ -1,5 +1,6 @@
 //! Buffers: aligned for every number and for the disk, and in huge pages where they are long.
 
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
@@ -153,9 +154,47 @@ impl DerefMut for AlignedBytes {
     }
 }
 
+/// Numbers in [`AlignedBytes`]: for the large ones that come and go while images are made, each page of which would be asked
+/// for by itself otherwise.
+#[derive(Debug, Default)]
+pub struct Numbers<T> {
+    bytes: AlignedBytes,
+    kind: PhantomData<T>,
+}
+
+impl<T: Pod> Numbers<T> {
+    /// `count` zeros.
+    pub fn zeroed(count: usize) -> Self {
+        Self { bytes: AlignedBytes::zeroed(count * size_of::<T>()), kind: PhantomData }
+    }
+}
+
+impl<T: Pod> Deref for Numbers<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        self.bytes.cast()
+    }
+}
+
+impl<T: Pod> DerefMut for Numbers<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.bytes.cast_mut()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_as_many_zeros_as_were_asked_for() {
+        for count in [0, 1, 3, MAPPED / 8 - 1, HUGE / 8 + 5] {
+            let mut numbers = Numbers::<u64>::zeroed(count);
+            assert!(numbers.len() == count && numbers.iter().all(|v| *v == 0), "{count}");
+            numbers.fill(5);
+            assert!(numbers.iter().all(|v| *v == 5), "{count}");
+        }
+    }
 
     #[test]
     fn buffers_of_every_length_are_zero_aligned_and_writable_to_the_last_byte() {

@@ -124,28 +124,39 @@ impl Strip<'_> {
         let Some(lines) = bands.flatten().map(Band::lines).next() else { return };
         let mut column = Column::new(grid);
         for line in lines {
+            // One half after the other: the sums of both would not stay in the fastest cache. Their order is not touched.
+            for (half, sums) in self.halves.iter_mut().enumerate() {
+                for image in images.iter().filter(|image| image.half == half) {
+                    sums.add(&mut column, image, line, grid);
+                }
+            }
             for image in images {
-                let HalfStrip { plain, sides } = &mut self.halves[image.half];
-                let mut targets: Vec<(&mut Band<'_, f32>, Runs)> = Vec::with_capacity(3);
-                if let Some(band) = plain {
-                    let runs = band.runs(line);
-                    targets.push((band, runs));
-                }
-                for (side, circle) in sides.iter_mut().zip(image.circles.iter().flatten()) {
-                    if let Some(band) = side {
-                        targets.push((band, circle.runs(grid, line)));
-                    }
-                }
-                column.load(image.spectrum, image.spectrum.phases(), line, &hull(targets.iter().map(|t| &t.1)));
-                for (band, runs) in &mut targets {
-                    band.add(&column, runs);
-                }
                 for (band, phases) in self.moved.iter_mut().flatten().zip(image.phases) {
                     let runs = band.runs(line);
                     column.load(image.spectrum, phases, line, &runs);
                     band.add(&column, &runs);
                 }
             }
+        }
+    }
+}
+
+impl HalfStrip<'_> {
+    fn add(&mut self, column: &mut Column<f32>, image: &Loaded<'_>, line: usize, grid: FourierGrid) {
+        let Self { plain, sides } = self;
+        let mut targets: Vec<(&mut Band<'_, f32>, Runs)> = Vec::with_capacity(3);
+        if let Some(band) = plain {
+            let runs = band.runs(line);
+            targets.push((band, runs));
+        }
+        for (side, circle) in sides.iter_mut().zip(image.circles.iter().flatten()) {
+            if let Some(band) = side {
+                targets.push((band, circle.runs(grid, line)));
+            }
+        }
+        column.load(image.spectrum, image.spectrum.phases(), line, &hull(targets.iter().map(|t| &t.1)));
+        for (band, runs) in &mut targets {
+            band.add(column, runs);
         }
     }
 }

@@ -8,6 +8,7 @@ use super::{FourierGrid, FourierMerge, frequency};
 use crate::axes::Image;
 use crate::kernel::fft2::Fft2;
 use crate::kernel::real::Real;
+use crate::memory::Numbers;
 
 /// Below this part of the total weight a pixel at the edge fades to the mean instead of being divided further up.
 const LEAST_COVERAGE: f64 = 0.1;
@@ -98,7 +99,7 @@ impl FourierGrid {
         of: impl Fn(usize, usize) -> [Complex<T>; 2] + Sync,
     ) -> [Image; 2] {
         let fine = self.fine();
-        let mut spectrum = vec![Complex::default(); fine.len()];
+        let mut spectrum = Numbers::<Complex<T>>::zeroed(fine.len());
         let squared = limit.map_or(f64::INFINITY, |limit| limit * limit);
         spectrum.par_chunks_mut(fine.rows).enumerate().for_each(|(col, column)| {
             let mirrored = col >= self.lines();
@@ -114,7 +115,7 @@ impl FourierGrid {
                 }
             }
         });
-        let mut merged = vec![Complex::default(); fine.len()];
+        let mut merged = Numbers::<Complex<T>>::zeroed(fine.len());
         Fft2::<T>::new(fine).inverse_wide(&mut spectrum, &mut merged);
         drop(spectrum);
         let shape = (self.scan.rows * self.factor, self.scan.cols * self.factor);
