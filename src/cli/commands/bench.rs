@@ -49,6 +49,12 @@ pub(in crate::cli) fn run(args: &BenchArgs, talk: &Talk, cancel: &CancelToken) -
     let mut rates = MachineRates::of_this_machine();
     machine::measure(&mut rates, &folder.0, (size, args.quick), &workers, cancel)?;
     let measure = |source: &Source, config: &Config| run::measure(source, config, &folder.0, &rates, (cancel, talk));
+    // The quicker one of two: what a run finds of a machine that has just done something else is a matter of chance, above
+    // all how much new memory costs, and makes it slower only.
+    let quicker = |source: &Source, config: &Config| -> Result<Outcome> {
+        let (first, second) = (measure(source, config)?, measure(source, config)?);
+        Ok(if second.seconds < first.seconds { second } else { first })
+    };
     let made = |name: &str, size: u64| generated(&folder.0.join(name), size, &workers, (cancel, &bars), talk);
     let mut outcomes = Vec::new();
     if let Some(input) = &args.input {
@@ -59,11 +65,13 @@ pub(in crate::cli) fn run(args: &BenchArgs, talk: &Talk, cancel: &CancelToken) -
         // Everything that a prediction needs: what does not grow with the scan, and both modes. Documented mode comes
         // last, since the disk is busy long after it.
         if !args.quick {
-            outcomes.push(measure(&made("small.mib", SMALL_SIZE.min(size / 4))?, &lean)?);
-            outcomes.push(measure(&source, &lean)?);
+            outcomes.push(quicker(&made("small.mib", SMALL_SIZE.min(size / 4))?, &lean)?);
+            outcomes.push(quicker(&source, &lean)?);
         }
-        if args.quick || config.run.mode == Mode::Documented {
+        if args.quick {
             outcomes.push(measure(&source, &config)?);
+        } else if config.run.mode == Mode::Documented {
+            outcomes.push(quicker(&source, &config)?);
         }
     }
     let saved = save(&mut rates, &outcomes, talk);
