@@ -43,6 +43,8 @@
 
 pub mod general;
 pub mod joint;
+mod lattice;
+mod model;
 pub mod residual;
 mod sums;
 mod weights;
@@ -52,11 +54,11 @@ use std::sync::Arc;
 use num_complex::Complex;
 
 use super::simd::dispatch;
-use sums::{Counts, Cuts, LANES, Lattice, Phases, SIDES, Sums, half_sums};
+use lattice::{LANES, Lattice, Phases};
+use model::{Matrix, gradient_of_phase};
+pub use model::{Model, Parameters};
+use sums::{Counts, Cuts, SIDES, Sums, half_sums};
 use weights::Weights;
-
-/// Parameters of the model: `[c1, c2a, c2b, θ]`; the first three in scan pixels per detector pixel, θ in radians.
-pub type Parameters = [f64; 4];
 
 /// How the phase factors are made.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -106,75 +108,6 @@ impl Kernel {
             Self::Shift | Self::SideBands { .. } => "shift",
             Self::WeakPhase { .. } => "weak-phase",
         }
-    }
-}
-
-/// The linear model `d(k) = M k` with `M = -C R(θ)`, `C = [[c1 + c2a, c2b], [c2b, c1 - c2a]]`, on (row, col) vectors;
-/// on a transposed detector `k` has its coordinates exchanged first.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Model {
-    /// `[c1, c2a, c2b, θ]`.
-    pub parameters: Parameters,
-    /// Whether the detector's axes are exchanged.
-    pub transposed: bool,
-}
-
-type Matrix = [[f64; 2]; 2];
-
-fn times(a: &Matrix, b: &Matrix) -> Matrix {
-    std::array::from_fn(|i| std::array::from_fn(|j| a[i][0] * b[0][j] + a[i][1] * b[1][j]))
-}
-
-impl Model {
-    /// `M`, from detector pixels to displacements in scan pixels.
-    pub fn matrix(&self) -> Matrix {
-        self.oriented(&times(&self.symmetric(), &self.rotation()))
-    }
-
-    /// Displacement of the image of detector pixel `k` (`[row, col]` from the disk's centre), in scan pixels.
-    pub fn displacement(&self, k: [f64; 2]) -> [f64; 2] {
-        let m = self.matrix();
-        [m[0][0] * k[0] + m[0][1] * k[1], m[1][0] * k[0] + m[1][1] * k[1]]
-    }
-
-    /// A detector pixel's place on the scan's axes, `k_scan = R(θ) k_det`, in detector pixels.
-    pub fn on_scan(&self, k: [f64; 2]) -> [f64; 2] {
-        let m = self.oriented(&self.rotation());
-        [m[0][0] * k[0] + m[0][1] * k[1], m[1][0] * k[0] + m[1][1] * k[1]]
-    }
-
-    fn symmetric(&self) -> Matrix {
-        let [c1, c2a, c2b, _] = self.parameters;
-        [[-(c1 + c2a), -c2b], [-c2b, -(c1 - c2a)]]
-    }
-
-    fn rotation(&self) -> Matrix {
-        let (s, c) = self.parameters[3].sin_cos();
-        [[c, -s], [s, c]]
-    }
-
-    fn oriented(&self, m: &Matrix) -> Matrix {
-        if self.transposed { [[m[0][1], m[0][0]], [m[1][1], m[1][0]]] } else { *m }
-    }
-
-    /// `∂M/∂p` for the four parameters.
-    fn derivatives(&self) -> [Matrix; 4] {
-        let r = self.rotation();
-        let (s, c) = self.parameters[3].sin_cos();
-        let of = |m: Matrix| self.oriented(&times(&m, &r));
-        [
-            of([[-1.0, 0.0], [0.0, -1.0]]),
-            of([[-1.0, 0.0], [0.0, 1.0]]),
-            of([[0.0, -1.0], [-1.0, 0.0]]),
-            self.oriented(&times(&self.symmetric(), &[[-s, -c], [c, -s]])),
-        ]
-    }
-
-    /// Rotates a scan frequency into the detector's axes: `k_det` with `R(θ) k_det = q`.
-    fn on_detector(&self, q: [f64; 2]) -> [f64; 2] {
-        let r = self.rotation();
-        let k = [r[0][0] * q[0] + r[1][0] * q[1], r[0][1] * q[0] + r[1][1] * q[1]];
-        if self.transposed { [k[1], k[0]] } else { k }
     }
 }
 
@@ -301,18 +234,10 @@ const LEAST_NORM: f64 = 1.0;
 /// When `range` reaches beyond the frequencies.
 pub fn objective(sets: &HalfSets, model: &Model, kernel: Kernel, range: std::ops::Range<usize>) -> Objective {
     let mut total = Objective::default();
-    dispatch(
+    for_each(
+        (sets, model, kernel, range),
         #[inline(always)]
-        || {
-            for_each(
-                sets,
-                model,
-                kernel,
-                range,
-                #[inline(always)]
-                |share| total.add(&share),
-            );
-        },
+        |share| total.add(&share),
     );
     total
 }
@@ -323,31 +248,26 @@ pub fn objective(sets: &HalfSets, model: &Model, kernel: Kernel, range: std::ops
 /// When `range` reaches beyond the frequencies.
 pub fn objective_of_each(sets: &HalfSets, model: &Model, kernel: Kernel, range: std::ops::Range<usize>) -> Vec<f64> {
     let mut values = Vec::with_capacity(range.len());
-    dispatch(
+    for_each(
+        (sets, model, kernel, range),
         #[inline(always)]
-        || {
-            for_each(
-                sets,
-                model,
-                kernel,
-                range,
-                #[inline(always)]
-                |share| values.push(share.value),
-            );
-        },
+        |share| values.push(share.value),
     );
     values
 }
 
-/// The share of each frequency.
+type Job<'a> = (&'a HalfSets, &'a Model, Kernel, std::ops::Range<usize>);
+
+/// Hands the share of each frequency over.
+fn for_each(job: Job<'_>, enter: impl FnMut(Objective)) {
+    dispatch(
+        #[inline(always)]
+        || compiled_for_each(job, enter),
+    );
+}
+
 #[inline(always)]
-fn for_each(
-    sets: &HalfSets,
-    model: &Model,
-    kernel: Kernel,
-    range: std::ops::Range<usize>,
-    mut enter: impl FnMut(Objective),
-) {
+fn compiled_for_each((sets, model, kernel, range): Job<'_>, mut enter: impl FnMut(Objective)) {
     let mut phases = Phases::of(sets);
     let mut cuts = Cuts::for_sets(sets);
     let matrix = model.matrix();
@@ -411,12 +331,6 @@ fn both_sides(
         *slope = product(&moved[0], &s[1]) + product(&s[0], &moved[1]);
     }
     out
-}
-
-/// `2π Mᵀq`: how the phase changes per detector pixel.
-fn gradient_of_phase(m: &Matrix, q: [f64; 2]) -> [f64; 2] {
-    let tau = std::f64::consts::TAU;
-    [tau * (m[0][0] * q[0] + m[1][0] * q[1]), tau * (m[0][1] * q[0] + m[1][1] * q[1])]
 }
 
 #[cfg(test)]
