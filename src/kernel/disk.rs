@@ -108,11 +108,12 @@ fn distance(rows: f64, cols: f64) -> f64 {
 /// The model's six parameters: row, col, radius, log of the softness, background, height.
 type Parameters = [f64; 6];
 
-/// The model at one pixel, and its gradient in the parameters.
-fn model(p: &Parameters, r: f64, c: f64) -> (f64, Parameters) {
+/// The model at one pixel, and its gradient in the parameters. `softness` is that of the parameters, not its logarithm:
+/// the same for all pixels.
+#[inline]
+fn model(p: &Parameters, softness: f64, r: f64, c: f64) -> (f64, Parameters) {
     let (dr, dc) = (r - p[0], c - p[1]);
     let distance = distance(dr, dc).max(1e-9);
-    let softness = p[3].exp();
     let t = (distance - p[2]) / softness;
     let edge = 1.0 / (1.0 + t.clamp(-500.0, 500.0).exp());
     let slope = -edge * (1.0 - edge) / softness;
@@ -155,43 +156,64 @@ fn fit_edge(pattern: &Image, missing: &Array2<bool>, start: Disk, free: [bool; 6
     p.iter().all(|v| v.is_finite()).then_some(Disk { row: p[0], col: p[1], radius: p[2], contrast })
 }
 
-/// Minimises the sum of squared residuals; returns their root mean square.
-fn levenberg_marquardt(p: &mut Parameters, free: [bool; 6], pixels: &[(f64, f64, f64)]) -> f64 {
-    let cost = |p: &Parameters| pixels.iter().map(|&(r, c, v)| (v - model(p, r, c).0).powi(2)).sum::<f64>();
-    let mut damping = 1e-3;
-    let mut now = cost(p);
-    for _ in 0..60 {
-        let mut normal = [[0.0; 6]; 6];
-        let mut right = [0.0; 6];
+/// The sum of squared residuals, and the normal equations of a step from there.
+struct Normals {
+    cost: f64,
+    matrix: [[f64; 6]; 6],
+    right: [f64; 6],
+}
+
+impl Normals {
+    fn of(p: &Parameters, pixels: &[(f64, f64, f64)]) -> Self {
+        let softness = p[3].exp();
+        let mut sums = Self { cost: 0.0, matrix: [[0.0; 6]; 6], right: [0.0; 6] };
         for &(r, c, v) in pixels {
-            let (value, gradient) = model(p, r, c);
+            let (value, gradient) = model(p, softness, r, c);
+            let residual = v - value;
+            sums.cost += residual * residual;
             for i in 0..6 {
-                right[i] += gradient[i] * (v - value);
+                sums.right[i] += gradient[i] * residual;
                 for j in i..6 {
-                    normal[i][j] += gradient[i] * gradient[j];
+                    sums.matrix[i][j] += gradient[i] * gradient[j];
                 }
             }
         }
-        let upper = normal;
-        for (i, row) in normal.iter_mut().enumerate() {
+        let upper = sums.matrix;
+        for (i, row) in sums.matrix.iter_mut().enumerate() {
             row[..i].iter_mut().zip(&upper).for_each(|(lower, column)| *lower = column[i]);
         }
+        sums
+    }
+
+    /// The step of the free parameters that these equations suggest.
+    fn step(&self, free: [bool; 6], damping: f64) -> Option<Parameters> {
+        let (mut matrix, mut right) = (self.matrix, self.right);
         for i in 0..6 {
-            normal[i][i] = normal[i][i] * (1.0 + damping) + 1e-300;
+            matrix[i][i] = matrix[i][i] * (1.0 + damping) + 1e-300;
             if !free[i] {
-                normal[i] = std::array::from_fn(|j| f64::from(u8::from(i == j)));
+                matrix[i] = std::array::from_fn(|j| f64::from(u8::from(i == j)));
                 right[i] = 0.0;
             }
         }
-        let Some(step) = solve(normal, right) else { break };
+        solve(matrix, right)
+    }
+}
+
+/// Minimises the sum of squared residuals; returns their root mean square.
+fn levenberg_marquardt(p: &mut Parameters, free: [bool; 6], pixels: &[(f64, f64, f64)]) -> f64 {
+    let mut damping = 1e-3;
+    let mut now = Normals::of(p, pixels);
+    for _ in 0..60 {
+        let Some(step) = now.step(free, damping) else { break };
         let mut next = *p;
         next.iter_mut().zip(step).zip(free).filter(|(_, free)| *free).for_each(|((x, s), _)| *x += s);
         // Softness between a twentieth of a pixel and the radius keeps the model a disk.
         next[3] = next[3].clamp(0.05f64.ln(), next[2].max(0.1).ln());
         next[2] = next[2].max(0.1);
-        let after = cost(&next);
-        if after < now {
-            let done = now - after < 1e-12 * now;
+        // Most steps are taken: the next one's equations cost little more than knowing how good this one is.
+        let after = Normals::of(&next, pixels);
+        if after.cost < now.cost {
+            let done = now.cost - after.cost < 1e-12 * now.cost;
             (*p, now, damping) = (next, after, damping * 0.3);
             if done {
                 break;
@@ -203,7 +225,7 @@ fn levenberg_marquardt(p: &mut Parameters, free: [bool; 6], pixels: &[(f64, f64,
             }
         }
     }
-    (now / pixels.len() as f64).sqrt()
+    (now.cost / pixels.len() as f64).sqrt()
 }
 
 /// Gaussian elimination with partial pivoting.
