@@ -3,8 +3,10 @@
 use std::cmp::Reverse;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use super::canvas::Sheet;
 use super::files::{Place, part_of, publish_folder, require_free, safe_name};
 use super::panel::Panels;
 use super::run::RunResults;
@@ -78,6 +80,18 @@ struct Files {
     arrays: Vec<PathBuf>,
 }
 
+/// Files that are still to be written, for several threads to take from.
+struct Queue {
+    tasks: Vec<Task>,
+    next: AtomicUsize,
+}
+
+impl Queue {
+    fn next(&self) -> Option<Task> {
+        self.tasks.get(self.next.fetch_add(1, Ordering::Relaxed)).copied()
+    }
+}
+
 /// One file, by the number of its result or curve; in the order in which they are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Task {
@@ -99,47 +113,55 @@ impl Files {
     ) -> Result<Self> {
         let panels = Panels::of(run);
         let numbers = || 0..panels.layers.len();
-        let mut tasks = Vec::new();
-        if switches.pictures {
-            tasks.extend(numbers().map(Task::Picture).chain((0..run.curves.len()).map(Task::Curve)));
-        }
-        tasks.extend(numbers().map(Task::Npy).filter(|_| switches.npy));
-        tasks.extend(numbers().map(Task::Tiff).filter(|_| switches.tiff));
-        tasks.sort_by_key(|task| {
-            let size = |number: usize| panels.layers[number].image.len();
-            Reverse(match *task {
-                // A picture takes several times as long as the numbers alone.
-                Task::Picture(number) => 4 * size(number),
-                Task::Npy(number) | Task::Tiff(number) => size(number),
-                Task::Curve(_) | Task::Sheet => 0,
-            })
-        });
-        let (sheet, results) = (OnceLock::new(), Mutex::new(Vec::new()));
-        let draw = || sheet.get_or_init(|| contact_sheet::draw(&panels));
-        let write = |task: Task| {
-            let result = match task {
-                Task::Sheet => contact_sheet::write_drawn(place, run, draw()),
-                Task::Picture(number) => picture::write_layer(place, &panels, number),
-                Task::Curve(number) => picture::write_curve(place, run, &run.curves[number]),
-                Task::Npy(number) => arrays::write_layer_npy(place, &panels.layers[number]),
-                Task::Tiff(number) => arrays::write_layer_tiff(place, &panels.layers[number]),
+        let largest_first = |mut tasks: Vec<Task>| {
+            tasks.sort_by_key(|task| match *task {
+                Task::Picture(number) | Task::Npy(number) | Task::Tiff(number) => {
+                    Reverse(panels.layers[number].image.len())
+                }
+                Task::Curve(_) | Task::Sheet => Reverse(0),
+            });
+            Queue { tasks, next: AtomicUsize::new(0) }
+        };
+        let pictures = numbers().map(Task::Picture).chain((0..run.curves.len()).map(Task::Curve));
+        let pictures = largest_first(pictures.filter(|_| switches.pictures).collect());
+        let arrays = numbers().map(Task::Npy).filter(|_| switches.npy);
+        let arrays = largest_first(arrays.chain(numbers().map(Task::Tiff).filter(|_| switches.tiff)).collect());
+        let results = Mutex::new(Vec::new());
+        let write = |task: Task, sheet: Option<&Sheet>| {
+            let result = match (task, sheet) {
+                (Task::Sheet, Some(sheet)) => contact_sheet::write_drawn(place, run, sheet),
+                (Task::Sheet, None) => Err(Error::bug("the contact sheet was not drawn")),
+                (Task::Picture(number), _) => picture::write_layer(place, &panels, number),
+                (Task::Curve(number), _) => picture::write_curve(place, run, &run.curves[number]),
+                (Task::Npy(number), _) => arrays::write_layer_npy(place, &panels.layers[number]),
+                (Task::Tiff(number), _) => arrays::write_layer_tiff(place, &panels.layers[number]),
             };
             results.lock().unwrap_or_else(PoisonError::into_inner).push((task, result));
         };
+        let write_all_of = |queue: &Queue| {
+            while let Some(task) = queue.next() {
+                write(task, None);
+            }
+        };
         let mut done = Ok(());
         rayon::scope_fifo(|scope| {
-            if switches.pictures {
-                // Threads that wait for a part of the sheet would take up other files meanwhile, and the sheet, which takes
-                // longest, would be last: the others begin when it is drawn.
-                scope.spawn_fifo(|scope| {
-                    draw();
-                    spawn_all(scope, &tasks, &write);
-                    write(Task::Sheet);
-                });
-            } else {
-                spawn_all(scope, &tasks, &write);
-            }
+            scope.spawn_fifo(|scope| {
+                // The sheet takes longest. Threads that wait for a part of it take up whatever else was given to the pool, and
+                // it would be last: the others begin when it is drawn. Only arrays, which need little of the processor, are
+                // written meanwhile, by the thread that wrote the EMD results.
+                let sheet = switches.pictures.then(|| contact_sheet::draw(&panels));
+                for _ in 0..rayon::current_num_threads() {
+                    scope.spawn_fifo(|_| {
+                        write_all_of(&pictures);
+                        write_all_of(&arrays);
+                    });
+                }
+                if sheet.is_some() {
+                    write(Task::Sheet, sheet.as_ref());
+                }
+            });
             done = emd();
+            write_all_of(&arrays);
         });
         done?;
         let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -175,12 +197,6 @@ impl Files {
     fn published(self, part: &Path, target: &Path) -> Result<Self> {
         let folder = publish_folder(part, target)?;
         self.each(|path| Ok(folder.join(path.file_name().unwrap_or_default())))
-    }
-}
-
-fn spawn_all<'s>(scope: &rayon::ScopeFifo<'s>, tasks: &'s [Task], write: &'s (impl Fn(Task) + Sync)) {
-    for task in tasks {
-        scope.spawn_fifo(move |_| write(*task));
     }
 }
 

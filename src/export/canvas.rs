@@ -20,22 +20,69 @@ pub(super) const AMBER: Rgb = [240, 178, 70];
 /// A place on the sheet, `[x, y]` in pixels; whole numbers are the corners of pixels.
 pub(super) type Point = [f64; 2];
 
-/// Pixels `[row][col]` of red, green, blue. Drawing beyond the edge is cut off.
+/// A sheet of pixels `[row][col]` of red, green, blue.
 #[derive(Debug)]
-pub(super) struct Canvas {
+pub(super) struct Sheet {
     width: usize,
-    height: usize,
     /// In huge pages where they are many: a sheet takes longer to get than to fill else.
     pixels: AlignedBytes,
 }
 
-impl Canvas {
+impl Sheet {
+    /// A sheet with nothing on it.
     pub(super) fn new(width: usize, height: usize) -> Self {
-        let mut pixels = AlignedBytes::zeroed(width * height * 3);
-        let (first, rest) = pixels.split_at_mut((width * 3).min(width * 3 * height));
+        let mut sheet = Self::bare(width, height);
+        sheet.canvas().clear();
+        sheet
+    }
+
+    /// A sheet without a background.
+    pub(super) fn bare(width: usize, height: usize) -> Self {
+        Self { width, pixels: AlignedBytes::zeroed(width * height * 3) }
+    }
+
+    fn height(&self) -> usize {
+        self.pixels.len() / (3 * self.width).max(1)
+    }
+
+    /// All of the sheet, to draw on.
+    pub(super) fn canvas(&mut self) -> Canvas<'_> {
+        Canvas { width: self.width, height: self.height(), pixels: &mut self.pixels }
+    }
+
+    /// The sheet in parts of so many rows from above, as far as it goes: they can be drawn on side by side.
+    pub(super) fn parts(&mut self, heights: impl Iterator<Item = usize>) -> Vec<Canvas<'_>> {
+        let width = self.width;
+        let mut rest = &mut self.pixels[..];
+        heights
+            .map(|height| {
+                let height = height.min(rest.len() / (3 * width).max(1));
+                Canvas { width, height, pixels: rest.split_off_mut(..height * width * 3).unwrap_or_default() }
+            })
+            .collect()
+    }
+
+    /// Writes the sheet as PNG.
+    pub(super) fn png(&self, out: impl Write, title: &str) -> io::Result<()> {
+        encode::png(out, (self.width, self.height()), &self.pixels, title)
+    }
+}
+
+/// A sheet or some rows of one, to draw on. Drawing beyond the edge is cut off.
+#[derive(Debug)]
+pub(super) struct Canvas<'s> {
+    width: usize,
+    height: usize,
+    pixels: &'s mut [u8],
+}
+
+impl Canvas<'_> {
+    /// Fills everything with the background.
+    pub(super) fn clear(&mut self) {
+        let row = (self.width * 3).max(1);
+        let (first, rest) = self.pixels.split_at_mut(row.min(self.pixels.len()));
         first.as_chunks_mut().0.fill(BACKGROUND);
-        rest.chunks_mut((width * 3).max(1)).for_each(|row| row.copy_from_slice(first));
-        Self { width, height, pixels }
+        rest.chunks_mut(row).for_each(|row| row.copy_from_slice(first));
     }
 
     pub(super) fn set(&mut self, x: usize, y: usize, color: Rgb) {
@@ -64,20 +111,6 @@ impl Canvas {
         pixels.par_chunks_mut(most * width).enumerate().for_each(|(number, pixels)| {
             paint(number * most, &mut Band { width, pixels });
         });
-    }
-
-    /// One sheet out of several of the same width, from above.
-    pub(super) fn stacked(parts: Vec<Self>) -> Self {
-        let (width, height) = (parts.first().map_or(0, |part| part.width), parts.iter().map(|part| part.height).sum());
-        debug_assert!(parts.iter().all(|part| part.width == width), "sheets of different widths");
-        let mut pixels = AlignedBytes::zeroed(width * height * 3);
-        let mut rest = &mut pixels[..];
-        for part in parts {
-            let (here, below) = rest.split_at_mut(part.pixels.len());
-            here.copy_from_slice(&part.pixels);
-            rest = below;
-        }
-        Self { width, height, pixels }
     }
 
     /// Replaces pixels of row `y` from `x` on.
@@ -167,11 +200,6 @@ impl Canvas {
         self.fill(x, y + height - thick, width, thick, color);
         self.fill(x, y, thick, height, color);
         self.fill(x + width - thick, y, thick, height, color);
-    }
-
-    /// Writes the sheet as PNG.
-    pub(super) fn png(&self, out: impl Write, title: &str) -> io::Result<()> {
-        encode::png(out, (self.width, self.height), &self.pixels, title)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::canvas::{AMBER, Area, BRIGHT, Canvas, DIM};
+use super::canvas::{AMBER, Area, BRIGHT, Canvas, DIM, Sheet};
 use super::colormap::Rgb;
 use super::files::Place;
 use super::inset::{Inset, SIDE};
@@ -38,7 +38,7 @@ pub fn write_contact_sheet(folder: &Path, stem: &str, run: &RunResults) -> Resul
 }
 
 /// Writes the sheet that was drawn.
-pub(super) fn write_drawn(place: &Place<'_>, run: &RunResults, sheet: &Canvas) -> Result<PathBuf> {
+pub(super) fn write_drawn(place: &Place<'_>, run: &RunResults, sheet: &Sheet) -> Result<PathBuf> {
     let title = format!("{} {}", run.base_name, run.timestamp);
     place.write("sheet.png", "the contact sheet", |out| sheet.png(out, &title))
 }
@@ -95,41 +95,48 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// Draws the row on a sheet.
-    fn draw(&self, canvas: &mut Canvas, y: usize) {
+    /// Draws the row at the top of a canvas, which has room for it.
+    fn draw(&self, canvas: &mut Canvas<'_>) {
         let height = self.height();
         for (x, item) in &self.items {
             let x = MARGIN + x;
             match item {
-                Item::Panel(panel, shown) => panel.draw(canvas, x, y, *shown),
-                Item::Inset(inset) => inset.draw(canvas, x, y),
-                Item::Plot(plot, width) => plot.draw(canvas, Area { x, y, width: *width, height }),
+                Item::Panel(panel, shown) => panel.draw(canvas, x, 0, *shown),
+                Item::Inset(inset) => inset.draw(canvas, x, 0),
+                Item::Plot(plot, width) => plot.draw(canvas, Area { x, y: 0, width: *width, height }),
             }
         }
-    }
-
-    /// The row on a sheet of its own, with the gap below: letters under a plot reach into it.
-    fn drawn(&self) -> Canvas {
-        let mut canvas = Canvas::new(WIDTH, self.height() + GAP);
-        self.draw(&mut canvas, 0);
-        canvas
     }
 }
 
 /// Draws the sheet, on all threads of the pool that this is called in.
-pub(super) fn draw(panels: &Panels<'_>) -> Canvas {
+pub(super) fn draw(panels: &Panels<'_>) -> Sheet {
     let text = words(panels.run);
-    let mut head = Canvas::new(WIDTH, MARGIN + text.iter().map(|line| line.step).sum::<usize>() + GAP);
+    let rows = rows(panels);
+    // Below each row a gap: letters under a plot reach into it.
+    let head = MARGIN + text.iter().map(|line| line.step).sum::<usize>() + GAP;
+    let mut heights = vec![head];
+    heights.extend(rows.iter().map(|row| row.height() + GAP));
+    heights.push(MARGIN - GAP);
+    let mut sheet = Sheet::bare(WIDTH, heights.iter().sum());
+    // Row by row on parts of the sheet, so that they can be drawn side by side.
+    let mut parts = sheet.parts(heights.into_iter());
+    parts.par_iter_mut().enumerate().with_max_len(1).for_each(|(number, part)| {
+        part.clear();
+        match number.checked_sub(1) {
+            None => write_words(part, &text),
+            Some(row) => rows.get(row).into_iter().for_each(|row| row.draw(part)),
+        }
+    });
+    sheet
+}
+
+fn write_words(canvas: &mut Canvas<'_>, text: &[TextLine]) {
     let mut y = MARGIN;
-    for line in &text {
-        head.text(MARGIN, y, line.scale, line.color, &line.text);
+    for line in text {
+        canvas.text(MARGIN, y, line.scale, line.color, &line.text);
         y += line.step;
     }
-    // Row by row on sheets of their own, so that they can be drawn side by side.
-    let mut parts = vec![head];
-    parts.par_extend(rows(panels).par_iter().with_max_len(1).map(Row::drawn));
-    parts.push(Canvas::new(WIDTH, MARGIN - GAP));
-    Canvas::stacked(parts)
 }
 
 /// A line of text above the images.

@@ -45,7 +45,7 @@ impl Inset {
         self.caption.iter().flat_map(|sentence| font::wrap(sentence, TEXT, SIDE)).collect()
     }
 
-    pub(super) fn draw(&self, canvas: &mut Canvas, x: usize, y: usize) {
+    pub(super) fn draw(&self, canvas: &mut Canvas<'_>, x: usize, y: usize) {
         canvas.text(x, y, TEXT, BRIGHT, &self.title);
         let area = Area { x, y: y + LINE, width: self.colors.ncols(), height: self.colors.nrows() };
         for (row, colors) in self.colors.rows().into_iter().enumerate() {
@@ -84,7 +84,7 @@ impl Drawing {
         Self::Lines { lines: vec![corners], width, color }
     }
 
-    fn draw(&self, canvas: &mut Canvas, area: Area) {
+    fn draw(&self, canvas: &mut Canvas<'_>, area: Area) {
         let (left, top) = (area.x as f64, area.y as f64);
         match self {
             Self::Circle { center: [x, y], radius, color } => {

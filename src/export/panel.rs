@@ -166,7 +166,7 @@ impl<'a> Panel<'a> {
     }
 
     /// Draws the panel with its upper left corner at (`x`, `y`).
-    pub(super) fn draw(&self, canvas: &mut Canvas, x: usize, y: usize, shown: Shown) {
+    pub(super) fn draw(&self, canvas: &mut Canvas<'_>, x: usize, y: usize, shown: Shown) {
         canvas.text(x, y, TEXT, BRIGHT, &self.title);
         let area = Area { x, y: y + LINE, width: shown.cols, height: shown.rows };
         let resampling = Resampling::new(&self.image, shown.rows, shown.cols);
@@ -190,7 +190,7 @@ impl<'a> Panel<'a> {
         }
     }
 
-    fn draw_mark(&self, canvas: &mut Canvas, mark: &Mark, area: Area) {
+    fn draw_mark(&self, canvas: &mut Canvas<'_>, mark: &Mark, area: Area) {
         let scale = area.width as f64 / self.image.ncols().max(1) as f64;
         let (left, top) = (area.x as f64, area.y as f64);
         match mark {
@@ -227,7 +227,7 @@ impl<'a> Panel<'a> {
         }
     }
 
-    fn draw_color_bar(&self, canvas: &mut Canvas, x: usize, y: usize, height: usize) {
+    fn draw_color_bar(&self, canvas: &mut Canvas<'_>, x: usize, y: usize, height: usize) {
         for row in 0..height {
             let share = 1.0 - row as f64 / (height - 1) as f64;
             // One colour where all numbers are the same, that of NaN where there are none.

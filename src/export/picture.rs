@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::canvas::{Area, Canvas, DIM};
+use super::canvas::{Area, DIM, Sheet};
 use super::files::{Place, safe_name};
 use super::panel::{LINE, Panels, Shown, TEXT};
 use super::run::RunResults;
@@ -38,27 +38,28 @@ pub(super) fn write_layer(place: &Place<'_>, panels: &Panels<'_>, number: usize)
     let panel = panels.get(number);
     let shown = Shown::whole(panel.image(), LEAST, MOST);
     let (width, height) = panel.size(shown);
-    let (mut canvas, y) = with_origin(panels.run, width, height);
-    panel.draw(&mut canvas, MARGIN, y, shown);
+    let (mut sheet, y) = with_origin(panels.run, width, height);
+    panel.draw(&mut sheet.canvas(), MARGIN, y, shown);
     let name = format!("{}.png", panels.layers[number].name);
-    place.write(&name, "the picture", |out| canvas.png(out, panel.title()))
+    place.write(&name, "the picture", |out| sheet.png(out, panel.title()))
 }
 
 pub(super) fn write_curve(place: &Place<'_>, run: &RunResults, curve: &Curve) -> Result<PathBuf> {
     let own = (curve.name == "frc").then(|| charts::ring_correlation(run)).flatten();
     let plot = own.unwrap_or_else(|| charts::columns(curve));
     let (width, height) = PLOT;
-    let (mut canvas, y) = with_origin(run, width, height);
-    plot.draw(&mut canvas, Area { x: MARGIN, y, width, height });
-    place.write(&format!("{}.png", safe_name(&curve.name)), "the picture", |out| canvas.png(out, &plot.title))
+    let (mut sheet, y) = with_origin(run, width, height);
+    plot.draw(&mut sheet.canvas(), Area { x: MARGIN, y, width, height });
+    place.write(&format!("{}.png", safe_name(&curve.name)), "the picture", |out| sheet.png(out, &plot.title))
 }
 
-/// A canvas with room for `width` × `height` pixels at its margin and the run's name below; where the room begins.
-fn with_origin(run: &RunResults, width: usize, height: usize) -> (Canvas, usize) {
+/// A sheet with room for `width` × `height` pixels at its margin and the run's name below; where the room begins.
+fn with_origin(run: &RunResults, width: usize, height: usize) -> (Sheet, usize) {
     let origin = font::wrap(&format!("{} · {}", run.base_name, run.timestamp), TEXT, width);
-    let mut canvas = Canvas::new(width + 2 * MARGIN, height + MARGIN / 2 + origin.len() * LINE + 2 * MARGIN);
+    let mut sheet = Sheet::new(width + 2 * MARGIN, height + MARGIN / 2 + origin.len() * LINE + 2 * MARGIN);
+    let mut canvas = sheet.canvas();
     for (number, line) in origin.iter().enumerate() {
         canvas.text(MARGIN, MARGIN + height + MARGIN / 2 + number * LINE, TEXT, DIM, line);
     }
-    (canvas, MARGIN)
+    (sheet, MARGIN)
 }

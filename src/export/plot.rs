@@ -53,7 +53,7 @@ pub(super) struct Guide {
 
 impl Plot {
     /// Draws the plot so that it fills `area`.
-    pub(super) fn draw(&self, canvas: &mut Canvas, area: Area) {
+    pub(super) fn draw(&self, canvas: &mut Canvas<'_>, area: Area) {
         canvas.text(area.x, area.y, TEXT, BRIGHT, &self.title);
         let top = self.draw_legend(canvas, area);
         let field = self.field(area, top);
@@ -102,7 +102,7 @@ impl Plot {
     }
 
     /// The names of the curves: right of the title where there is room, else below. Returns where the field begins.
-    fn draw_legend(&self, canvas: &mut Canvas, area: Area) -> usize {
+    fn draw_legend(&self, canvas: &mut Canvas<'_>, area: Area) -> usize {
         let named: Vec<&PlotCurve> = self.curves.iter().filter(|curve| !curve.name.is_empty()).collect();
         let widths: Vec<usize> = named.iter().map(|c| SAMPLE + GAP + font::width(&c.name, TEXT)).collect();
         let all = widths.iter().map(|w| w + 3 * GAP).sum::<usize>();
@@ -138,7 +138,7 @@ impl Plot {
         self.x.ticks(width / (widest + 34))
     }
 
-    fn draw_axes(&self, canvas: &mut Canvas, area: Area, field: Area) {
+    fn draw_axes(&self, canvas: &mut Canvas<'_>, area: Area, field: Area) {
         let (right, bottom) = (field.x + field.width, field.y + field.height);
         canvas.fill(field.x, field.y, field.width, field.height, FIELD);
         for (at, text) in self.y_ticks(field.height) {
@@ -168,7 +168,7 @@ impl Plot {
     }
 
     /// Names of the guides, each where the fewest points of curves and no other names lie.
-    fn draw_names(&self, canvas: &mut Canvas, field: Area, lines: &[Vec<Point>]) {
+    fn draw_names(&self, canvas: &mut Canvas<'_>, field: Area, lines: &[Vec<Point>]) {
         let mut taken: Vec<Area> = Vec::new();
         let places =
             self.places.iter().map(|guide| (guide, name_places(field, self.across(field, guide), &guide.name)));

@@ -16,9 +16,6 @@ use crate::memory::Numbers;
 /// Pixels along a side at most that are transformed: a picture shows no more, and the memory stays small.
 const MOST: usize = 1024;
 const MOST_RINGS: usize = 160;
-/// Rows of a spectrum that are turned together: what they are read from lies in whole lines of the processor's cache.
-const BAND: usize = 16;
-
 /// A central part of the scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Window {
@@ -108,11 +105,15 @@ impl<'a> Sampled<'a> {
     }
 }
 
-/// Power density over the two frequencies, zero in the middle: counts² per (cycle per scan pixel)², the same for any
-/// number of pixels per scan position.
+/// Power density over the two frequencies: counts² per (cycle per scan pixel)², the same for any number of pixels per scan
+/// position.
 #[derive(Debug)]
 pub(super) struct Spectrum {
-    power: Image,
+    /// For each column frequency from 0 up, those of the rows, zero in the middle. An image is real: its power at the opposite
+    /// of both frequencies is the same.
+    half: Numbers<f64>,
+    /// Rows and columns of the image.
+    shape: ScanShape,
     /// Width of a pixel in scan pixels.
     step: f64,
 }
@@ -136,67 +137,55 @@ impl Spectrum {
         let (sum, count) = of_rows.iter().fold((0.0, 0), |(sum, count), row| (sum + row.0, count + row.1));
         let mean = sum / count.max(1) as f64;
         let (down, across) = (hann(rows), hann(cols));
-        let mut work = Numbers::<Complex<f32>>::zeroed(rows * cols);
-        work.par_chunks_exact_mut(cols).zip(&down).enumerate().for_each_init(
-            || vec![0.0; cols],
-            |values, (r, (work, down))| {
-                copy(r, values);
-                dispatch(
-                    #[inline(always)]
-                    || {
-                        for ((work, value), across) in work.iter_mut().zip(&*values).zip(&across) {
-                            let weighted = (value - mean) * down * across;
-                            work.re = if value.is_finite() { weighted as f32 } else { 0.0 };
-                        }
-                    },
-                );
-            },
-        );
-        let mut spectrum = Numbers::zeroed(work.len());
-        Fft2::<f32>::new(shape).forward_wide(&mut work, &mut spectrum);
-        drop(work);
+        let weigh = |row: usize, values: &mut [f64]| {
+            copy(row, values);
+            dispatch(
+                #[inline(always)]
+                || {
+                    for (value, across) in values.iter_mut().zip(&across) {
+                        let weighted = (*value - mean) * down[row] * across;
+                        *value = if value.is_finite() { weighted } else { 0.0 };
+                    }
+                },
+            );
+        };
         let squares = |window: &[f64]| window.iter().map(|w| w * w).sum::<f64>();
         let factor = step * step / (squares(&down) * squares(&across));
-        // The transform leaves rows and columns exchanged; zero frequency goes to N / 2.
-        let from = |i: usize, n: usize| (i + n - n / 2) % n;
-        let mut power = Image::zeros((rows, cols));
-        let bands = power.as_slice_mut().unwrap_or_default();
-        bands.par_chunks_mut(BAND * cols).enumerate().for_each(|(band, power)| {
-            for c in 0..cols {
-                let line = &spectrum[from(c, cols) * rows..][..rows];
-                for (k, power) in power[c..].iter_mut().step_by(cols).enumerate() {
-                    let value = line[from(band * BAND + k, rows)];
-                    *power = (f64::from(value.re).powi(2) + f64::from(value.im).powi(2)) * factor;
-                }
-            }
-        });
-        Self { power, step }
+        let half = half_power(shape, weigh, factor);
+        Self { half, shape, step }
+    }
+
+    /// The column frequency of the line with this number, and how many columns of the whole spectrum have its power.
+    fn line(&self, number: usize) -> (f64, usize) {
+        let cols = self.shape.cols;
+        let alone = number == 0 || 2 * number == cols;
+        (number as f64 / (cols as f64 * self.step), if alone { 1 } else { 2 })
     }
 
     /// Mean over rings of equal frequency (cycles per scan pixel), up to the lower of the two Nyquist frequencies.
     pub(super) fn rotational_mean(&self) -> Vec<Point> {
-        let (rows, cols) = self.power.dim();
+        let ScanShape { rows, cols } = self.shape;
         let rings = (rows.max(cols) / 2).clamp(1, MOST_RINGS);
         let width = 0.5 / self.step / rings as f64;
         let mut sums = vec![(0.0, 0usize); rings];
-        let squares = |length: usize| (0..length).map(|i| self.frequency(i, length).powi(2)).collect::<Vec<_>>();
-        let (down, across) = (squares(rows), squares(cols));
-        let mut of_line = vec![0u32; cols];
-        for (line, down) in self.power.outer_iter().zip(&down) {
+        let down: Vec<f64> = (0..rows).map(|row| self.frequency(row, rows).powi(2)).collect();
+        let mut of_line = vec![0u32; rows];
+        for (number, line) in self.half.chunks_exact(rows.max(1)).enumerate() {
+            let (across, columns) = self.line(number);
             // A number beyond all rings for the zero frequency.
             dispatch(
                 #[inline(always)]
                 || {
-                    for (ring, across) in of_line.iter_mut().zip(&across) {
-                        let q = (down + across).sqrt();
+                    for (ring, down) in of_line.iter_mut().zip(&down) {
+                        let q = (down + across * across).sqrt();
                         *ring = if q > 0.0 { (q / width) as u32 } else { u32::MAX };
                     }
                 },
             );
             for (power, ring) in line.iter().zip(&of_line) {
                 if let Some((sum, count)) = sums.get_mut(*ring as usize) {
-                    *sum += power;
-                    *count += 1;
+                    *sum += power * columns as f64;
+                    *count += columns;
                 }
             }
         }
@@ -211,26 +200,33 @@ impl Spectrum {
     /// Logarithm of the power on `side` × `side` pixels from `-limit` to `limit` cycles per scan pixel on both axes;
     /// NaN where the image has no such frequency.
     pub(super) fn view(&self, side: usize, limit: f64) -> Image {
-        let (rows, cols) = self.power.dim();
+        let ScanShape { rows, cols } = self.shape;
         let (down, across) = (self.bins(rows, side, limit), self.bins(cols, side, limit));
-        let mut view = Image::from_elem((side, side), f64::NAN);
-        let lines = view.as_slice_mut().unwrap_or_default().par_chunks_mut(side.max(1)).zip(&down);
-        lines.for_each_init(
-            || vec![0.0; cols],
-            |sums, (line, down)| {
-                let Some(down) = down else { return };
+        let line = |number: usize| &self.half[number * rows..(number + 1) * rows];
+        let middle = cols / 2;
+        // Column by column of the picture, along the lines.
+        let mut turned = Image::from_elem((side, side), f64::NAN);
+        let pixels = turned.as_slice_mut().unwrap_or_default().par_chunks_mut(side.max(1)).zip(&across);
+        pixels.for_each_init(
+            || [vec![0.0; rows], vec![0.0; rows]],
+            |[sums, opposite], (pixels, across)| {
+                let Some(across) = across else { return };
                 sums.fill(0.0);
-                for power in self.power.slice(ndarray::s![down.clone(), ..]).outer_iter() {
-                    sums.iter_mut().zip(power).for_each(|(sum, power)| *sum += power);
+                opposite.fill(0.0);
+                for col in across.clone() {
+                    let (sums, number) =
+                        if col >= middle { (&mut *sums, col - middle) } else { (&mut *opposite, middle - col) };
+                    sums.iter_mut().zip(line(number)).for_each(|(sum, power)| *sum += power);
                 }
-                for (pixel, across) in line.iter_mut().zip(&across) {
-                    let Some(across) = across else { continue };
-                    let mean = sums[across.clone()].iter().sum::<f64>() / (down.len() * across.len()) as f64;
+                (0..rows).for_each(|row| sums[row] += opposite[opposite_row(row, rows)]);
+                for (pixel, down) in pixels.iter_mut().zip(&down) {
+                    let Some(down) = down else { continue };
+                    let mean = sums[down.clone()].iter().sum::<f64>() / (down.len() * across.len()) as f64;
                     *pixel = mean.max(f64::MIN_POSITIVE).log10();
                 }
             },
         );
-        view
+        turned.reversed_axes()
     }
 
     /// Which of `length` frequencies each of `side` pixels shows.
@@ -255,6 +251,64 @@ impl Spectrum {
             })
             .collect()
     }
+}
+
+/// Where in a line the opposite of a row's frequency lies. An even number of rows has the lowest one only once.
+fn opposite_row(row: usize, rows: usize) -> usize {
+    (2 * (rows / 2) + rows - row) % rows
+}
+
+/// The power of a real image times `factor`, for each column frequency from 0 up those of the rows, zero in the middle. `copy`
+/// gives the values of a row.
+///
+/// Two neighbouring rows are the real and the imaginary part of one: half as much to transform, as if they were two images of
+/// half the height, from which the spectrum of the whole one follows.
+fn half_power(shape: ScanShape, copy: impl Fn(usize, &mut [f64]) + Sync, factor: f64) -> Numbers<f64> {
+    let ScanShape { rows, cols } = shape;
+    let together = if rows.is_multiple_of(2) { 2 } else { 1 };
+    let height = rows / together;
+    let mut work = Numbers::<Complex<f32>>::zeroed(height * cols);
+    work.par_chunks_exact_mut(cols).enumerate().for_each_init(
+        || [vec![0.0; cols], vec![0.0; cols]],
+        |[even, odd], (row, work)| {
+            copy(row * together, even);
+            if together == 2 {
+                copy(row * together + 1, odd);
+            }
+            work.iter_mut().zip(even.iter().zip(&*odd)).for_each(|(z, (a, b))| *z = Complex::new(*a as f32, *b as f32));
+        },
+    );
+    let mut packed = Numbers::<Complex<f32>>::zeroed(work.len());
+    Fft2::<f32>::new(ScanShape::new(height, cols)).forward_wide(&mut work, &mut packed);
+    drop(work);
+    let turn = -std::f64::consts::TAU / rows as f64;
+    let turns: Vec<Complex<f32>> = (0..height).map(|k| Complex::from_polar(1.0, turn * k as f64)).map(narrow).collect();
+    // The transform leaves rows and columns exchanged.
+    let line = |col: usize| &packed[col * height..][..height];
+    let mut half = Numbers::<f64>::zeroed((cols / 2 + 1) * rows);
+    half.par_chunks_exact_mut(rows).enumerate().for_each(|(col, out)| {
+        let (here, opposite) = (line(col), line((cols - col) % cols));
+        // Zero frequency goes to N / 2.
+        let power = |z: Complex<f32>| (f64::from(z.re).powi(2) + f64::from(z.im).powi(2)) * factor;
+        if together == 1 {
+            out.iter_mut().enumerate().for_each(|(row, out)| *out = power(here[(row + rows - rows / 2) % rows]));
+            return;
+        }
+        let (first, second) = out.split_at_mut(height);
+        // Row frequencies k and k + N / 2: N / 2 + k and k in the line.
+        let mirrored = opposite[..1].iter().chain(opposite[1..].iter().rev());
+        let numbers = here.iter().zip(mirrored).zip(&turns);
+        for ((low, high), ((z, w), turn)) in second.iter_mut().zip(first).zip(numbers) {
+            let even = (z + w.conj()) * 0.5;
+            let odd = (z - w.conj()) * Complex::new(0.0, -0.5) * turn;
+            (*low, *high) = (power(even + odd), power(even - odd));
+        }
+    });
+    half
+}
+
+fn narrow(z: Complex<f64>) -> Complex<f32> {
+    Complex::new(z.re as f32, z.im as f32)
 }
 
 /// Sum and number of the finite values, added up in as many parts as a register holds.
@@ -341,6 +395,44 @@ mod tests {
         }
     }
 
+    /// Of the whole spectrum, zero in the middle.
+    fn power_at(spectrum: &Spectrum, (row, col): (usize, usize)) -> f64 {
+        let ScanShape { rows, cols } = spectrum.shape;
+        let (row, number) =
+            if col >= cols / 2 { (row, col - cols / 2) } else { (opposite_row(row, rows), cols / 2 - col) };
+        spectrum.half[number * rows + row]
+    }
+
+    #[test]
+    fn the_power_is_that_of_the_sum_as_it_is_defined() {
+        for (rows, cols) in [(8, 6), (6, 7), (7, 6), (5, 9), (2, 3), (1, 4), (4, 1), (12, 10)] {
+            let image = Image::from_shape_fn((rows, cols), |(r, c)| ((r * 31 + c * 17) % 13) as f64 - 0.3 * c as f64);
+            let found = spectrum(&image, 0.5);
+            let mean = image.mean().unwrap();
+            let (down, across) = (hann(rows), hann(cols));
+            let squares = |window: &[f64]| window.iter().map(|w| w * w).sum::<f64>();
+            let factor = 0.25 / (squares(&down) * squares(&across));
+            let turn = -std::f64::consts::TAU;
+            for row in 0..rows {
+                for col in 0..cols {
+                    let [u, v] = [row as f64 - (rows / 2) as f64, col as f64 - (cols / 2) as f64];
+                    let sum: Complex<f64> = image
+                        .indexed_iter()
+                        .map(|((r, c), value)| {
+                            let angle = turn * (u * r as f64 / rows as f64 + v * c as f64 / cols as f64);
+                            Complex::from_polar((value - mean) * down[r] * across[c], angle)
+                        })
+                        .sum();
+                    let (expected, power) = (sum.norm_sqr() * factor, power_at(&found, (row, col)));
+                    assert!(
+                        (power - expected).abs() < 1e-5 * (1.0 + expected),
+                        "{rows}×{cols} {row} {col}: {power} {expected}"
+                    );
+                }
+            }
+        }
+    }
+
     #[test]
     fn every_pixel_of_the_view_is_the_mean_of_its_frequencies() {
         let spectrum = spectrum(&wave(96, 70, 0.5, 0.3, 0.1), 0.5);
@@ -351,7 +443,9 @@ mod tests {
                 assert!(value.is_nan());
                 continue;
             };
-            let mean = spectrum.power.slice(ndarray::s![rows.clone(), cols.clone()]).mean().unwrap();
+            let powers =
+                rows.clone().flat_map(|row| cols.clone().map(move |col| (row, col))).map(|at| power_at(&spectrum, at));
+            let mean = powers.sum::<f64>() / (rows.len() * cols.len()) as f64;
             assert!((value - mean.max(f64::MIN_POSITIVE).log10()).abs() < 1e-9, "{r} {c}");
         }
     }
