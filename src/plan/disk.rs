@@ -42,6 +42,15 @@ impl DiskCost {
         self.stack + self.bigft + self.correlations + self.results
     }
 
+    /// What a user can do for it to become less.
+    pub fn keep_less(&self) -> &'static str {
+        match (self.bigft + self.correlations, self.hdf5) {
+            (0, 0) => "keep less with a smaller `disk.crop_radius`",
+            (_, 0) => "keep less with `--lean`",
+            _ => "keep less with `--lean` or `--set export.hdf5=false`",
+        }
+    }
+
     /// Bytes of everything that a run writes.
     pub fn total(&self) -> u64 {
         self.cache() + self.hdf5 + self.exports
@@ -129,19 +138,17 @@ impl Folders {
         };
         let cache_parts = format!("{} for the working cache", ByteSize(cache));
         let export_parts = format!("{} for the HDF5 cache and {} for results", ByteSize(hdf5), ByteSize(cost.exports));
+        let require = |folder: Option<&Folder>, needed: u64, parts: &str, option: &str| {
+            let Some(folder) = folder.filter(|folder| folder.free < needed) else { return Ok(()) };
+            let path = folder.path.clone();
+            let less = cost.keep_less();
+            Err(Error::new(ErrorKind::Disk { path, needed, available: folder.free })
+                .with_hint(format!("that is {parts}: choose another disk with `{option}FOLDER`, or {less}")))
+        };
         if shared {
-            return require(self.cache.as_ref(), cache + export, &format!("{cache_parts}, {export_parts}"), "--out");
+            return require(self.cache.as_ref(), cache + export, &format!("{cache_parts}, {export_parts}"), "--out ");
         }
         require(self.cache.as_ref(), cache, &cache_parts, "--set cache.folder=")?;
         require(self.export.as_ref(), export, &export_parts, "--set export.folder=")
     }
-}
-
-fn require(folder: Option<&Folder>, needed: u64, parts: &str, option: &str) -> Result<()> {
-    let Some(folder) = folder.filter(|folder| folder.free < needed) else { return Ok(()) };
-    let path = folder.path.clone();
-    let option = if option.ends_with('=') { format!("{option}FOLDER") } else { format!("{option} FOLDER") };
-    Err(Error::new(ErrorKind::Disk { path, needed, available: folder.free }).with_hint(format!(
-        "that is {parts}: choose another disk with `{option}`, or keep less with `--lean` or `--set export.hdf5=false`"
-    )))
 }

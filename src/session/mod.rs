@@ -392,7 +392,7 @@ impl<'a> Session<'a> {
         match self.config.cache.quota {
             Some(quota) if quota.0 < needed => {
                 Err(Error::new(ErrorKind::Disk { path: folder, needed, available: quota.0 })
-                    .with_hint("raise `cache.quota`, or keep less with `--lean`"))
+                    .with_hint(format!("raise `cache.quota`, or {}", plan.disk_cost.keep_less())))
             }
             _ => Ok(plan),
         }

@@ -58,7 +58,7 @@ fn total(steps: &[StepTime]) -> f64 {
 
 fn tell_time(time: Option<&(Vec<StepTime>, Vec<&'static str>)>) {
     let Some((steps, missing)) = time else {
-        report::data("time            not calibrated: run `stemstream bench`");
+        report::data("time            not calibrated: run `stemstream bench` without a scan");
         return;
     };
     report::data(&format!("time            {:.1} s", total(steps)));
