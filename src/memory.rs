@@ -210,6 +210,8 @@ pub fn available() -> Available {
     }
 }
 
+/// Bytes of a line of the processor's cache.
+pub const CACHE_LINE: usize = 64;
 /// The block of every usual disk and file system: what goes past the page cache begins and ends with one, on the disk and
 /// in memory.
 pub const BLOCK: usize = 4096;

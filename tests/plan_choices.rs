@@ -55,6 +55,14 @@ fn every_choice_is_explained_in_words_and_as_json() {
     let queue = all.iter().find(|c| c["choice"] == "queue").unwrap();
     assert_eq!((&queue["value"], &queue["because"]), (&"3".into(), &"your key".into()));
     assert!(plan["time"].is_null());
+    // The machine was measured, but no step of a run was.
+    let home = tempfile::tempdir().unwrap();
+    let rates = serde_json::to_string(&stemstream::machine::MachineRates::of_this_machine()).unwrap();
+    fs::create_dir(home.path().join("stemstream")).unwrap();
+    fs::write(home.path().join("stemstream/machine.json"), rates).unwrap();
+    let text = stemstream(&common, home.path());
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("not calibrated: run `stemstream bench`"), "{text}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a plan writes nothing");
 }
 
@@ -103,7 +111,10 @@ fn workers_and_buffers_are_those_of_the_keys_and_results_do_not_depend_on_them()
                 "plan.direct_reads=true",
             ][..],
         ),
+        ("pieces", &["plan.read_workers=0", "plan.turn_workers=3"][..]),
+        ("blocks", &["plan.read_workers=1", "plan.direct_reads=false"][..]),
         ("lean", &["run.mode=lean"][..]),
+        ("lean pieces", &["run.mode=lean", "plan.read_workers=0", "plan.slab_rows=3"][..]),
         ("c", &["run.mode=lean", "plan.fft_workers=3", "plan.in_memory=false", "plan.read_buffers=1"][..]),
     ] {
         let cache = runs::run(&input, &dir.path().join(name), settings).unwrap();

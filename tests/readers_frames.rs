@@ -79,6 +79,52 @@ fn a_block_in_the_middle_holds_just_those_frames() {
 }
 
 #[test]
+fn rows_of_frames_are_those_of_whole_frames() {
+    let folder = Folder::new();
+    let data = numbered(SHAPE);
+    let npy = folder.file("scan.npy");
+    write_npy(&npy, &data, "<u2");
+    for path in [folder.mib(&data, &MibLayout::default()), npy] {
+        let source = open(&path, &user([5, 7])).unwrap();
+        for forget in [false, true] {
+            source.begin_pass(forget, false);
+            for (frames, rows) in [(0..35, 0..6), (9..12, 0..2), (9..12, 2..6), (34..35, 5..6), (3..4, 0..6)] {
+                let mut buffer = vec![0; source.block_bytes(frames.len())];
+                let block = source.read_rows(frames.clone(), rows.clone(), &mut buffer).unwrap();
+                assert_eq!((block.frames, block.det), (frames.len(), DetShape::new(rows.len(), 4)));
+                let mut whole = vec![0; source.block_bytes(frames.len())];
+                let all = source.read_block(frames.start, frames.len(), &mut whole).unwrap();
+                for frame in 0..frames.len() {
+                    assert_eq!(
+                        block.frame(frame),
+                        &all.frame(frame)[rows.start * 8..rows.end * 8],
+                        "{frames:?} {rows:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_header_is_found_by_who_reads_a_frames_first_rows() {
+    let folder = Folder::new();
+    let path = folder.mib(&numbered(SHAPE), &MibLayout::default());
+    let source = open(&path, &user([5, 7])).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let frame = bytes.len() / 35;
+    bytes[20 * frame..20 * frame + 3].fill(b'x');
+    fs::write(&path, bytes).unwrap();
+    let mut buffer = vec![0; source.block_bytes(8)];
+    assert!(source.read_rows(16..24, 3..6, &mut buffer).is_ok(), "these rows lie behind the header");
+    for rows in [0..2, 0..6] {
+        let error = source.read_rows(16..24, rows, &mut buffer).unwrap_err();
+        assert_eq!(error.exit_code(), 3);
+        assert!(error.to_string().contains("frame 20"), "{error}");
+    }
+}
+
+#[test]
 fn the_scan_shape_comes_from_scan_x_and_scan_y() {
     let folder = Folder::new();
     let path = folder.mib(&numbered(SHAPE), &MibLayout::default());

@@ -82,7 +82,6 @@ impl PlanConfig {
         }
         for (value, key) in [
             (self.read_buffers, "read_buffers"),
-            (self.read_workers, "read_workers"),
             (self.turn_workers, "turn_workers"),
             (self.spectra_buffers, "spectra_buffers"),
             (self.correlation_buffers, "correlation_buffers"),
@@ -92,6 +91,7 @@ impl PlanConfig {
         ] {
             within(value, key, [1, MOST])?;
         }
+        within(self.read_workers, "read_workers", [0, MOST])?;
         within(self.read_block, "read_block", [ByteSize(1), ByteSize(MOST_READ)])?;
         within(self.write_window, "write_window", WINDOW.map(ByteSize))
     }

@@ -9,6 +9,7 @@ use self::words::{Block, Narrow, PIXELS, Same, Words};
 use crate::axes::{Crop, DType, DetShape, Sample};
 use crate::kernel::simd::dispatch;
 pub use crate::kernel::sums::{BadSamples, Sum, add_squares, count_range, square_sum, sum_frames};
+use crate::memory::CACHE_LINE;
 
 /// `out[c][r] = input[r][c]` for a `rows` × `cols` input, block by block so that both sides stay in the cache: a cache line wide,
 /// for lines whose distance is a power of two compete for the same few places.
@@ -83,7 +84,7 @@ pub(super) fn load<S: Sample>(bytes: &[u8], swap: bool) -> S {
 }
 
 /// Bytes of a detector pixel's image that are gathered before they are written: a cache line.
-pub const RUN: usize = 64;
+pub const RUN: usize = CACHE_LINE;
 /// Eight-byte words in a run.
 const WORDS: usize = RUN / 8;
 /// Blocks of [`PIXELS`] whose runs are gathered together: 16 KiB, which stay in the fastest cache.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::config::Mode;
 use crate::memory::{AlignedBytes, READ_SLACK};
-use crate::plan::{Plan, Request};
+use crate::plan::{Pieces, Plan, Request};
 
 /// What the process holds whatever the data: tables of the libraries, stacks, small allocations.
 pub(super) const PROGRAM_BYTES: u64 = 4 << 20;
@@ -127,7 +127,10 @@ impl Sizes {
     /// What the corner turn is charged with, beside the stack.
     fn corner_turn_charge(&self, request: &Request<'_>, plan: &Plan) -> u64 {
         let parts = if blocks_are_slabs(request, plan) { 1 } else { plan.read_buffers as u64 };
-        let raw = plan.read_buffers as u64 * held((plan.read_frames * request.frame_bytes + READ_SLACK) as u64);
+        let raw = match piece_buffers(request, plan) {
+            Some(pieces) => pieces,
+            None => plan.read_buffers as u64 * held((plan.read_frames * request.frame_bytes + READ_SLACK) as u64),
+        };
         raw + parts * held(self.turned(plan)) + self.fixed(request, plan)
     }
 
@@ -141,8 +144,9 @@ impl Sizes {
         let raw = (buffers * block).min(self.scan * request.frame_bytes as u64);
         let last_read = raw + stack * (blocks + 1 - buffers) / blocks;
         let last_turned = under_way * block + stack;
+        let most = piece_buffers(request, plan).map_or(last_read.max(last_turned), |pieces| pieces + stack);
         let parts = if blocks_are_slabs(request, plan) { 0 } else { buffers.min(under_way + 1) };
-        last_read.max(last_turned) + parts * self.turned(plan) + self.fixed(request, plan)
+        most + parts * self.turned(plan) + self.fixed(request, plan)
     }
 
     /// One block of frames, turned.
@@ -244,6 +248,14 @@ impl Sizes {
         let sheet = if request.exports.pictures { SHEET_BYTES[usize::from(images > 2)] } else { 0 };
         self.output * 8 * (3 + 3 * images / 2) + self.scan * 8 * 6 + sheet
     }
+}
+
+/// Buffers for the pieces of blocks, where those that turn read them themselves.
+fn piece_buffers(request: &Request<'_>, plan: &Plan) -> Option<u64> {
+    let sample = request.dtype.size();
+    let pieces = Pieces::of(request.det, sample, plan.stack_type.size());
+    let bytes = held(pieces.bytes(request.det, sample, request.frame_bytes) as u64);
+    (plan.read_workers == 0).then_some(plan.turn_workers as u64 * bytes)
 }
 
 /// What a buffer of so many bytes takes in memory.

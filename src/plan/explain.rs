@@ -183,6 +183,8 @@ impl Because<'_> {
                 "disk: nobody reads ahead past the page cache, so that {} are under way",
                 ByteSize(UNDER_WAY as u64)
             )
+        } else if plan.read_workers == 0 {
+            "source: it lies in the page cache, and those that turn it read it piece by piece".to_owned()
         } else {
             "default: the system reads ahead".to_owned()
         };

@@ -10,11 +10,13 @@
 //! explain  for each choice: the value, and which limit decided it
 //! time     what the steps will take on a machine that was measured
 //! report   the plan in words
+//! pieces   what of a block is turned at once
 //! ```
 
 mod cost;
 mod disk;
 mod explain;
+mod pieces;
 mod report;
 mod time;
 mod ways;
@@ -28,6 +30,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub use cost::MemoryCost;
 pub use disk::{DiskCost, Exports, Folder, Folders};
 pub use explain::{BudgetFrom, Choice};
+pub use pieces::Pieces;
 pub use time::{StepTime, Timing};
 pub use ways::MOST_READERS;
 use ways::{Cut, HANDS, STAGE_BYTES, Way, ways};
@@ -137,7 +140,7 @@ pub struct Plan {
     pub workers: usize,
     /// How the source is read.
     pub reads: Reads,
-    /// Threads that read the source.
+    /// Threads that read the source; 0 where those that turn read it themselves, piece by piece.
     pub read_workers: usize,
     /// Threads that crop and transpose.
     pub turn_workers: usize,
@@ -319,7 +322,9 @@ fn reads(request: &Request<'_>) -> Reads {
     let large = around.free_memory.is_some_and(|free| source > free / 2);
     let forgotten = large || around.group_window.is_some() || wanted == Some(true);
     let absent = around.source_cached == Some(false);
-    match (forgotten, request.frames_in_line && wanted != Some(false)) {
+    // Those that turn read through the page cache only.
+    let possible = request.frames_in_line && request.overrides.read_workers != Some(0);
+    match (forgotten, possible && wanted != Some(false)) {
         (false, true) if absent => Reads::Direct,
         (false, _) => Reads::Kept,
         (true, false) => Reads::Forgotten,
@@ -338,6 +343,14 @@ fn check_overrides(request: &Request<'_>) -> Result<()> {
         if let Some(value) = value.filter(|value| *value > most) {
             return Err(bad_value(key, &format!("at most {of} ({most})"), &value, &most));
         }
+    }
+    if o.read_workers == Some(0) && (!request.frames_in_line || o.direct_reads == Some(true)) {
+        let must = if request.frames_in_line {
+            "at least 1 where the source is read past the page cache (plan.direct_reads)"
+        } else {
+            "at least 1 for a source whose frames do not lie one after the other in the file"
+        };
+        return Err(bad_value("read_workers", must, &0, &1));
     }
     match o.tile_cols {
         Some(cols) if cols % 2 == 1 && cols < request.crop.cols => {

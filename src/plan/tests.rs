@@ -115,6 +115,18 @@ fn a_disk_that_is_too_small_is_refused_before_anything_is_written() {
     let text = message(with(folder("/c", 1, 7 * gib), 0, folder("/e", 1, 7 * gib)));
     assert!(text.contains("--out FOLDER") && text.contains("12.5 GiB"), "{text}");
     assert!(with(folder("/c", 1, 7 * gib), 0, folder("/e", 2, 7 * gib)).is_ok());
+    // What is not kept anyway need not be given up.
+    for (mode, hdf5, less) in [
+        (Mode::Documented, true, "`--lean` or `--set export.hdf5=false`"),
+        (Mode::Documented, false, "keep less with `--lean`"),
+        (Mode::Lean, true, "keep less with a smaller `disk.crop_radius`"),
+    ] {
+        let folders = Folders { cache: folder("/c", 1, 1), ..Folders::default() };
+        let exports = Exports { hdf5: hdf5 && mode == Mode::Documented, ..Exports::default() };
+        let around = Around { folders, ..Around::default() };
+        let text = message(Plan::make(&Request { mode, exports, around, ..request(&none) }));
+        assert!(text.ends_with(less), "{text}");
+    }
     let rest = cost.total() - gib;
     assert!(with(folder("/c", 1, rest), gib, folder("/e", 1, rest)).is_ok(), "what exists is written over");
     assert!(with(folder("/c", 1, rest), 0, folder("/e", 1, rest)).is_err());
@@ -318,6 +330,35 @@ fn a_source_that_would_push_others_out_is_read_past_the_page_cache() {
     let chunked = Plan::make(&Request { frames_in_line: false, around, ..request(&none) }).expect("fits");
     assert_eq!((chunked.reads, chunked.read_workers, chunked.read_buffers), (Reads::Forgotten, 2, 4));
     assert!(explained(&chunked, "reads").because.starts_with("source: "));
+}
+
+#[test]
+fn what_lies_in_the_page_cache_is_read_by_those_that_turn_it() {
+    let none = PlanConfig::default();
+    let cached = |source_cached, frames_in_line, overrides: &PlanConfig| {
+        let around = Around { free_memory: Some(8 << 30), source_cached, ..Around::default() };
+        Plan::make(&Request { frames_in_line, around, ..request(overrides) })
+    };
+    let workers = |source_cached, frames_in_line, overrides: &PlanConfig| {
+        cached(source_cached, frames_in_line, overrides).expect("fits").read_workers
+    };
+    assert_eq!(workers(Some(true), true, &none), 0);
+    assert_eq!(workers(Some(true), false, &none), 2, "packed chunks are work that others can do meanwhile");
+    assert_eq!(workers(None, true, &none), 2, "nobody knows");
+    assert_eq!(workers(Some(false), true, &none), 8);
+    let plan = cached(Some(true), true, &none).expect("fits");
+    assert!(explained(&plan, "read_workers").because.starts_with("source: it lies in the page cache"));
+    let buffers = cached(None, true, &none).expect("fits").memory_cost.corner_turn - plan.memory_cost.corner_turn;
+    assert!((8 << 20..40 << 20).contains(&buffers), "no buffers for whole blocks: {buffers}");
+    // Keys.
+    let key = |read_workers, direct_reads| PlanConfig { read_workers, direct_reads, ..PlanConfig::default() };
+    assert_eq!(workers(Some(true), true, &key(Some(3), None)), 3);
+    let plan = cached(Some(false), true, &key(Some(0), None)).expect("through the page cache");
+    assert_eq!((plan.reads, plan.read_workers), (Reads::Kept, 0));
+    for (frames_in_line, direct) in [(false, None), (true, Some(true))] {
+        let error = cached(Some(true), frames_in_line, &key(Some(0), direct)).expect_err("not possible");
+        assert!(error.hint().is_some_and(|hint| hint.contains("plan.read_workers=1")), "{error}");
+    }
 }
 
 #[test]

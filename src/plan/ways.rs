@@ -38,8 +38,12 @@ pub const MOST_READERS: usize = UNDER_WAY / READ_BLOCK;
 const UNDER_WAY_SHARE: u64 = 16;
 
 impl Way {
-    /// Threads that read the source.
+    /// Threads that read the source; 0 where those that turn read it themselves.
     pub(super) fn read_workers(&self, request: &Request<'_>, cut: Cut, reads: Reads) -> usize {
+        // What lies in the page cache need not be waited for: who turns a piece copies it to a core's own cache just before.
+        if reads == Reads::Kept && request.frames_in_line && request.around.source_cached == Some(true) {
+            return 0;
+        }
         if reads != Reads::Direct || self.spare_buffers < 2 {
             return HANDS;
         }

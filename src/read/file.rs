@@ -117,13 +117,19 @@ impl DataFile {
     /// Fills `buffer` from byte `offset` on.
     pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.fill(offset, buffer)?;
-        if buffer.len() >= FORGOTTEN_READ && self.forget.load(Ordering::Relaxed) {
-            let _ = fadvise(&self.file, offset, NonZeroU64::new(buffer.len() as u64), Advice::DontNeed);
-        }
+        self.forget(offset, buffer.len());
         Ok(())
     }
 
-    fn fill(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+    /// Says that `count` bytes from byte `offset` on were read, in a pass after which the page cache need not keep them.
+    pub(super) fn forget(&self, offset: u64, count: usize) {
+        if count >= FORGOTTEN_READ && self.forget.load(Ordering::Relaxed) {
+            let _ = fadvise(&self.file, offset, NonZeroU64::new(count as u64), Advice::DontNeed);
+        }
+    }
+
+    /// As [`read_at`](Self::read_at), for who says later what the page cache need not keep.
+    pub(super) fn fill(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.file.read_exact_at(buffer, offset).map_err(|e| {
             if e.kind() == ErrorKind::UnexpectedEof {
                 let end = offset.saturating_add(buffer.len() as u64);

@@ -12,6 +12,7 @@ mod probe;
 mod scan_shape;
 mod strided;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -138,6 +139,20 @@ pub trait FrameSource: Send + Sync {
     /// # Panics
     /// When `buffer` is shorter than [`block_bytes`](Self::block_bytes) or the frames are out of range.
     fn read_block<'b>(&self, first: usize, count: usize, buffer: &'b mut [u8]) -> Result<FrameBlock<'b>>;
+
+    /// Reads detector rows `rows` of `frames` (scan order) into `buffer`, through the page cache: for a scan that lies there,
+    /// as much at a time as stays in a core's own cache. Only where [`frames_in_line`](Self::frames_in_line). Who reads rows
+    /// from the first on has the frames' headers checked.
+    ///
+    /// # Errors
+    /// As [`read_block`](Self::read_block); [`Bug`](crate::error::ErrorKind::Bug) where frames do not lie in line.
+    ///
+    /// # Panics
+    /// When `buffer` is shorter than these rows with what lies before each frame's first, or they are out of range.
+    fn read_rows<'b>(&self, frames: Range<usize>, rows: Range<usize>, buffer: &'b mut [u8]) -> Result<FrameBlock<'b>> {
+        let _ = buffer;
+        Err(Error::bug(format!("rows {rows:?} of frames {frames:?} of a source whose frames do not lie in line")))
+    }
 }
 
 /// Frames as they lie in the file. Samples need not be aligned.

@@ -1,8 +1,10 @@
 //! Frames at equal distances in a file: Merlin MIB, npy and contiguous HDF5 datasets.
 
+use std::ops::Range;
+
 use super::file::DataFile;
 use super::{DatasetInfo, FrameBlock, FrameSource};
-use crate::axes::Endian;
+use crate::axes::{DetShape, Endian};
 use crate::error::{Error, Result};
 
 /// A source whose frame `i` begins at `start + i * (lead + image bytes)`, `lead` header bytes before each image.
@@ -30,12 +32,12 @@ impl StridedSource {
         self.lead + self.image_bytes()
     }
 
-    /// Refuses a frame whose header does not begin as it must.
-    fn check_marks(&self, first: usize, bytes: &[u8]) -> Result<()> {
+    /// Refuses a frame whose header does not begin as it must. `bytes` are the beginnings of frames, `stride` bytes each.
+    fn check_marks(&self, first: usize, bytes: &[u8], stride: usize) -> Result<()> {
         if self.mark.is_empty() {
             return Ok(());
         }
-        for (i, frame) in bytes.chunks_exact(self.stride()).enumerate() {
+        for (i, frame) in bytes.chunks_exact(stride).enumerate() {
             if !frame.starts_with(self.mark) {
                 let index = first + i;
                 return Err(Error::input(
@@ -85,7 +87,7 @@ impl FrameSource for StridedSource {
         let stride = self.stride();
         let range = self.file.read_in_pass(self.start + first as u64 * stride as u64, count * stride, buffer)?;
         let bytes = &buffer[range];
-        self.check_marks(first, bytes)?;
+        self.check_marks(first, bytes, stride)?;
         Ok(FrameBlock {
             bytes,
             frames: count,
@@ -93,6 +95,37 @@ impl FrameSource for StridedSource {
             stride,
             det: self.info.det,
             dtype: self.info.dtype,
+            endian: self.endian,
+        })
+    }
+
+    fn read_rows<'b>(&self, frames: Range<usize>, rows: Range<usize>, buffer: &'b mut [u8]) -> Result<FrameBlock<'b>> {
+        let (info, whole) = (&self.info, self.stride());
+        assert!(frames.end <= info.scan.len() && rows.end <= info.det.rows, "frames {frames:?}, rows {rows:?}");
+        let row_bytes = info.det.cols * info.dtype.size();
+        // Above the first row lies the header.
+        let lead = if rows.start == 0 { self.lead } else { 0 };
+        let stride = lead + rows.len() * row_bytes;
+        let first = self.start + (frames.start * whole + self.lead + rows.start * row_bytes - lead) as u64;
+        let bytes = &mut buffer[..frames.len() * stride];
+        // Whole frames follow each other.
+        let together = if stride == whole { bytes.len() } else { stride };
+        for (i, part) in bytes.chunks_exact_mut(together.max(1)).enumerate() {
+            self.file.fill(first + (i * whole) as u64, part)?;
+        }
+        if rows.end == info.det.rows {
+            self.file.forget(self.start + (frames.start * whole) as u64, frames.len() * whole);
+        }
+        if lead > 0 {
+            self.check_marks(frames.start, bytes, stride)?;
+        }
+        Ok(FrameBlock {
+            bytes,
+            frames: frames.len(),
+            offset: lead,
+            stride,
+            det: DetShape::new(rows.len(), info.det.cols),
+            dtype: info.dtype,
             endian: self.endian,
         })
     }

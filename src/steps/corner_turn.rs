@@ -15,6 +15,7 @@
 //! A stack that stays in memory is written past the page cache: it would be there a second time. One that does not is written
 //! through it: what the system can keep of it need not be read again.
 
+mod blocks;
 mod collect;
 mod slabs;
 mod turn;
@@ -24,9 +25,10 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
+use self::blocks::{Cut, Read};
 use self::collect::{Collect, Keep, Totals, Write};
 use self::slabs::{Geometry, SlabMaker};
-use self::turn::{Cut, Read, Turn};
+use self::turn::Turn;
 use crate::axes::Image;
 use crate::cache::Step;
 use crate::config::NanPolicy;
@@ -34,7 +36,7 @@ use crate::error::{Error, Result};
 use crate::kernel::transpose::Sum;
 use crate::memory::{AlignedBytes, Charge, READ_SLACK};
 use crate::pipeline::{Graph, Pool};
-use crate::plan::Reads;
+use crate::plan::{Pieces, Reads};
 use crate::read::FrameSource;
 use crate::steps::bad_pixels::{MAP, look_for_bad_pixels, squares_of_stack};
 use crate::steps::context::{RunContext, locked, write_images};
@@ -81,6 +83,7 @@ pub fn corner_turn(ctx: &RunContext<'_>, disk: &BrightDisk) -> Result<CroppedSta
         Some(charge) => Stack::in_memory(slabs, charge, (geometry.stored, info.scan, geometry.slab_rows)),
         None => Stack::open(ctx.cache().group(), info.scan, crop.shape())?,
     };
+    let stack = stack.with_sums(totals.of_crop(&geometry));
     let central_image = image_of(&stack, central_pixel(crop.shape()))?;
     let found = look_for_bad_pixels(ctx, disk, &mean_pattern, totals.squares());
     let bad_pixels = found.map.clone();
@@ -184,8 +187,14 @@ fn run_graph(
 ) -> Result<Option<Slabs>> {
     let plan = ctx.plan;
     let part_bytes = geometry.crop.shape().len() * plan.read_frames * geometry.stored.size();
+    let in_pieces = plan.read_workers == 0;
     let raw_bytes = source.block_bytes(plan.read_frames) + READ_SLACK;
-    let raw = Pool::new(ctx.budget, "reading frames", plan.read_buffers, raw_bytes)?;
+    let raw =
+        (!in_pieces).then(|| Pool::new(ctx.budget, "reading frames", plan.read_buffers, raw_bytes)).transpose()?;
+    let sample = geometry.dtype.size();
+    let pieces = Pieces::of(geometry.det, sample, geometry.stored.size());
+    let piece_bytes = pieces.bytes(geometry.det, sample, source.block_bytes(1));
+    let pieces = Pool::new(ctx.budget, "reading pieces", if in_pieces { plan.turn_workers } else { 0 }, piece_bytes)?;
     let sum_bytes = Totals::len(&geometry) * size_of::<Sum>();
     // A block's sums live on while it waits for an earlier one.
     let sums = Pool::new(ctx.budget, "sums over frames", plan.sum_buffers(), sum_bytes)?;
@@ -201,9 +210,15 @@ fn run_graph(
     let mut graph = Graph::new("corner turn", ctx.cancel);
     // A block that waits to be read holds a buffer in vain: one is enough.
     let jobs = graph.source("cut", 1, Cut { source, geometry, frames: plan.read_frames, raw, sums });
-    let raw_blocks = graph.stage("read", plan.read_workers, plan.queue, jobs, || Read { source, geometry });
+    let raw_blocks = if in_pieces {
+        jobs
+    } else {
+        graph.stage("read", plan.read_workers, plan.queue, jobs, || Read { source, geometry })
+    };
     let turned = graph.stage("turn", plan.turn_workers, plan.queue, raw_blocks, || Turn {
+        source,
         geometry,
+        piece: pieces.try_take(),
         slabs: maker.clone(),
         parts: parts.clone(),
         small: Vec::new(),

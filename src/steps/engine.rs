@@ -118,12 +118,12 @@ impl FindPeaks for PairEngine<'_> {
         with_sample_type!(stack.dtype(), S => {
             let a = first.cast_mut::<S>();
             stack.copy_image(pair.pixel, a)?;
-            let mut sums = [pixel_sums(a), PixelSums::default()];
+            let mut sums = [stack.sums_of(pair.pixel, a), PixelSums::default()];
             let a = (&*a, offset(sums[0], n));
             let b = if pair.both {
                 let b = second.cast_mut::<S>();
                 stack.copy_image(pair.pixel + 1, b)?;
-                sums[1] = pixel_sums(b);
+                sums[1] = stack.sums_of(pair.pixel + 1, b);
                 Some((&*b, offset(sums[1], n)))
             } else {
                 None
@@ -176,12 +176,12 @@ impl<T: Real> Engine<T> {
         let sums = with_sample_type!(stack.dtype(), S => {
             let a = first.cast_mut::<S>();
             stack.copy_image(pair.pixel, a)?;
-            let sums_a = pixel_sums(a);
+            let sums_a = stack.sums_of(pair.pixel, a);
             let a = (&*a, offset(sums_a, n));
             if pair.both {
                 let b = second.cast_mut::<S>();
                 stack.copy_image(pair.pixel + 1, b)?;
-                let sums_b = pixel_sums(b);
+                let sums_b = stack.sums_of(pair.pixel + 1, b);
                 pack_pair(a, Some((&*b, offset(sums_b, n))), &mut self.image);
                 [sums_a, sums_b]
             } else {
@@ -205,7 +205,7 @@ impl<T: Real> Engine<T> {
             let mut windowed = |pixel: usize, samples: &mut AlignedBytes, imaginary: bool| -> Result<()> {
                 let samples = samples.cast_mut::<S>();
                 stack.copy_image(pixel, samples)?;
-                let mean = pixel_sums(samples).sum / n as f64;
+                let mean = stack.sums_of(pixel, samples).sum / n as f64;
                 pack_windowed(samples, (mean, window), imaginary, &mut self.image);
                 Ok(())
             };

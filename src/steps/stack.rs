@@ -7,6 +7,7 @@ use std::sync::Arc;
 use self::ahead::ReadAhead;
 use crate::axes::{Crop, DType, DetShape, Image, Sample, ScanShape};
 use crate::error::{Error, Result};
+use crate::kernel::convert::{PixelSums, pixel_sums};
 use crate::memory::{AlignedBytes, Charge};
 use crate::store::{ArraySpec, ChunkSource, ChunkedArray, Group, StoredType};
 
@@ -27,6 +28,8 @@ pub struct Stack {
     scan: ScanShape,
     /// Samples of one detector pixel in a slab.
     line: usize,
+    /// Of each pixel's image, where they are known.
+    sums: Option<Vec<PixelSums>>,
 }
 
 #[derive(Debug)]
@@ -41,7 +44,7 @@ impl Stack {
         charge: Charge,
         (dtype, scan, slab_rows): (DType, ScanShape, usize),
     ) -> Self {
-        Self { slabs: Slabs::Memory { slabs, _charge: charge }, dtype, scan, line: slab_rows * scan.cols }
+        Self { slabs: Slabs::Memory { slabs, _charge: charge }, dtype, scan, line: slab_rows * scan.cols, sums: None }
     }
 
     /// The stack that lies in a cache.
@@ -63,7 +66,21 @@ impl Stack {
         let chunks = (0..count).map(|i| array.chunk_source(&[i, 0, 0, 0], keep_open)).collect::<Result<Vec<_>>>()?;
         let ahead = ReadAhead::new(crop.len(), scan.len() * dtype.size());
         chunks.iter().for_each(ChunkSource::read_as_announced);
-        Ok(Self { slabs: Slabs::Disk { chunks, ahead }, dtype, scan, line: slab_rows * scan.cols })
+        Ok(Self { slabs: Slabs::Disk { chunks, ahead }, dtype, scan, line: slab_rows * scan.cols, sums: None })
+    }
+
+    /// The same stack, and the sums that the corner turn added up on its way: those of small integers, which are the same to
+    /// the last bit whoever adds them up.
+    pub(super) fn with_sums(self, sums: impl Iterator<Item = PixelSums>) -> Self {
+        let exact = crate::with_sample_type!(self.dtype, S => <S as Sample>::SMALL);
+        Self { sums: exact.then(|| sums.collect()), ..self }
+    }
+
+    /// The sums of one detector pixel's `image`.
+    pub(super) fn sums_of<S: Sample>(&self, pixel: usize, image: &[S]) -> PixelSums {
+        let Some(sums) = self.sums.as_ref().and_then(|sums| sums.get(pixel)) else { return pixel_sums(image) };
+        debug_assert_eq!(*sums, pixel_sums(image), "sums of pixel {pixel}");
+        *sums
     }
 
     /// Type of the samples.

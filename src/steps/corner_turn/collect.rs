@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::blocks::Place;
 use super::slabs::{Geometry, SlabBuffer, SlabMaker};
-use super::turn::{Place, Turned, TurnedSamples};
+use super::turn::{Turned, TurnedSamples};
 use crate::error::Result;
+use crate::kernel::convert::PixelSums;
 use crate::kernel::transpose::Sum;
 use crate::memory::AlignedBytes;
 use crate::pipeline::{Block, Emitter, Pooled};
@@ -36,6 +38,15 @@ impl Totals {
     /// Σ I of each pixel of the whole detector.
     pub(super) fn counts(&self) -> &[Sum] {
         &self.sums[..self.detector]
+    }
+
+    /// The sums of each pixel of the crop.
+    pub(super) fn of_crop(&self, geometry: &Geometry) -> impl Iterator<Item = PixelSums> {
+        let Geometry { crop, det, .. } = *geometry;
+        let pixels =
+            (crop.row0..crop.row1).flat_map(move |row| (crop.col0..crop.col1).map(move |col| row * det.cols + col));
+        let sums = pixels.zip(self.squares());
+        sums.map(|(pixel, squares)| PixelSums { sum: self.counts()[pixel].value(), sum_sq: squares.value() })
     }
 
     /// Σ I² of each pixel of the crop.
