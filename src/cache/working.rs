@@ -26,7 +26,8 @@ pub struct WorkingCache {
 }
 
 impl WorkingCache {
-    /// Makes a new cache for a dataset in `folder`, locked. A name that is taken gets a suffix.
+    /// Makes a new cache for a dataset in `folder`, locked, with the configuration of its run. A name that is taken gets a
+    /// suffix.
     ///
     /// # Errors
     /// [`Io`](crate::error::ErrorKind::Io) when the folder cannot be written.
@@ -35,11 +36,12 @@ impl WorkingCache {
         base: &str,
         timestamp: &str,
         source: Fingerprint,
-        (scan, det, dtype): (ScanShape, DetShape, DType),
+        shape: (ScanShape, DetShape, DType),
+        config: Value,
     ) -> Result<Self> {
         create_folder(folder)?;
         let (path, timestamp) = new_folder(folder, base, timestamp)?;
-        Self::fill(&path, timestamp, source, (scan, det, dtype)).inspect_err(|_| {
+        Self::fill(&path, timestamp, source, shape, config).inspect_err(|_| {
             // Nothing is lost: a cache in which nothing is done.
             let _ = remove_folder(&path);
         })
@@ -51,6 +53,7 @@ impl WorkingCache {
         timestamp: String,
         source: Fingerprint,
         (scan, det, dtype): (ScanShape, DetShape, DType),
+        config: Value,
     ) -> Result<Self> {
         let lock = Lock::acquire(path)?;
         let mut attributes = Map::new();
@@ -67,7 +70,7 @@ impl WorkingCache {
             dtype,
             layout: None,
             counts: None,
-            config: Value::Null,
+            config,
             parameters: BTreeMap::default(),
             steps: BTreeMap::default(),
             results: BTreeMap::default(),

@@ -59,7 +59,11 @@ pub fn write_all(
     fs::create_dir(&part).map_err(|e| Error::io(&part, "create the folder for arrays and pictures", e))?;
     let stem = file_stem(run, None);
     let emd = || write_emd(folder, embed_into, run, switches, &mut written);
-    let files = workers.install(|| Files::write(&Place::hidden(&part, &stem), emd, run, switches));
+    let place = Place::hidden(&part, &stem);
+    let files = workers.install(|| {
+        let files = Files::write(&place, emd, run, switches)?;
+        place.settle().map(|()| files)
+    });
     let named = files.and_then(|files| {
         let group = written.run.as_deref();
         let files = files.with_stem(&stem, &file_stem(run, group))?;

@@ -5,8 +5,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::begin_writing_out;
 
 /// Bytes of a name that leave room for `_superres_cache_{timestamp}` and the like.
 const LONGEST_NAME: usize = 180;
@@ -144,23 +148,38 @@ where
 }
 
 /// A folder that files of one run are written into, and how their names begin.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Place<'a> {
     folder: &'a Path,
     stem: &'a str,
-    hidden: bool,
+    /// Of a hidden folder, the files that may not be on the disk yet.
+    waiting: Option<Mutex<Vec<(PathBuf, File)>>>,
 }
 
 impl<'a> Place<'a> {
     /// A folder that is there for everybody: each file gets its name when it is whole.
     pub(super) fn shown(folder: &'a Path, stem: &'a str) -> Self {
-        Self { folder, stem, hidden: false }
+        Self { folder, stem, waiting: None }
     }
 
-    /// A folder that itself gets its name when all of its files are whole: until then nobody trusts their names, and
-    /// only their contents need to be on the disk.
+    /// A folder that itself gets its name when all of its files are whole: until then nobody trusts their names, and only
+    /// their contents need to be [on the disk](Self::settle).
     pub(super) fn hidden(folder: &'a Path, stem: &'a str) -> Self {
-        Self { folder, stem, hidden: true }
+        Self { folder, stem, waiting: Some(Mutex::default()) }
+    }
+
+    /// Waits until all files of a hidden folder are on the disk: the system began with each when it was written, so that the
+    /// first wait is about as long as all others together.
+    ///
+    /// # Errors
+    /// When one of them cannot be brought there.
+    pub(super) fn settle(&self) -> Result<()> {
+        let Some(waiting) = &self.waiting else { return Ok(()) };
+        let files = std::mem::take(&mut *waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        files
+            .par_iter()
+            .with_max_len(1)
+            .try_for_each(|(path, file)| file.sync_all().map_err(|e| Error::io(path, "bring the file to the disk", e)))
     }
 
     /// Writes `{stem}_{name}` through `write` and returns the name that the file got, with `_2` … when that was taken.
@@ -172,9 +191,7 @@ impl<'a> Place<'a> {
         F: FnOnce(&mut BufWriter<File>) -> io::Result<()>,
     {
         let path = self.folder.join(format!("{}_{name}", self.stem));
-        if !self.hidden {
-            return write_new(&path, what, write);
-        }
+        let Some(waiting) = &self.waiting else { return write_new(&path, what, write) };
         for number in 1.. {
             let path = numbered(&path, number);
             let failed = |e| Error::io(&path, format!("write {what}"), e);
@@ -183,8 +200,11 @@ impl<'a> Place<'a> {
                 file => file.map_err(failed)?,
             };
             let mut out = BufWriter::with_capacity(BUFFER, file);
-            let written = write(&mut out).and_then(|()| out.flush()).and_then(|()| out.get_ref().sync_all());
-            return written.map(|()| path.clone()).map_err(failed);
+            let written = write(&mut out).and_then(|()| out.into_inner().map_err(io::IntoInnerError::into_error));
+            let file = written.map_err(failed)?;
+            begin_writing_out(&file);
+            waiting.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), file));
+            return Ok(path);
         }
         Err(Error::bug("ran out of numbers for file names"))
     }

@@ -98,7 +98,7 @@ impl<'a> Session<'a> {
         } else {
             let info = source.info();
             let shape = (info.scan, info.det, info.dtype);
-            WorkingCache::create(&folder, &base_name(input), &timestamp(), fingerprint, shape)?
+            WorkingCache::create(&folder, &base_name(input), &timestamp(), fingerprint, shape, stored_config(&config)?)?
         };
         let session =
             Self::assemble(Some(source), input.to_owned(), config, cache, (progress, cancel), (budget, resumed))?;
@@ -137,7 +137,7 @@ impl<'a> Session<'a> {
         (progress, cancel): (&'a dyn Progress, &'a CancelToken),
         (planned, resumed): (Budget, bool),
     ) -> Result<Self> {
-        let stored = serde_json::to_value(&config).map_err(|e| Error::bug(format!("configuration to JSON: {e}")))?;
+        let stored = stored_config(&config)?;
         if cache.manifest().config != stored {
             cache.update(|m| m.config = stored)?;
         }
@@ -437,6 +437,11 @@ impl<'a> Session<'a> {
         }
         Ok(Some(cache.path().to_owned()))
     }
+}
+
+/// A configuration as manifests hold it.
+fn stored_config(config: &Config) -> Result<serde_json::Value> {
+    serde_json::to_value(config).map_err(|e| Error::bug(format!("configuration to JSON: {e}")))
 }
 
 /// The number of documented steps that a cache has completed (1–5), as the documented HDF5 cache counts them.

@@ -56,7 +56,7 @@ pub(super) fn locked(cache: &Mutex<WorkingCache>) -> MutexGuard<'_, WorkingCache
 /// Writes images with the names of their axes into the cache. The cache is not locked meanwhile.
 pub(super) fn write_images(cache: &Mutex<WorkingCache>, images: &[(&str, &Image, [&str; 2])]) -> Result<()> {
     let group = locked(cache).group().clone();
-    images.iter().try_for_each(|(name, image, dims)| group.write_image(name, image, *dims))
+    group.write_images(images)
 }
 
 impl RunContext<'_> {

@@ -96,9 +96,8 @@ pub fn reconstruct(
 pub fn keep_image(cache: &mut WorkingCache, images: [&Image; 3], report: &ImageReport) -> Result<()> {
     let fine = ["row", "col"];
     let kept = [("superres_image", fine), ("weights", fine), ("virtual_bf", ["scan_row", "scan_col"])];
-    let group = cache.group();
-    let all = kept.par_iter().with_max_len(1).zip(images);
-    all.try_for_each(|((name, dims), image)| group.write_image(name, image, *dims))?;
+    let all: Vec<_> = kept.into_iter().zip(images).map(|((name, dims), image)| (name, image, dims)).collect();
+    cache.group().write_images(&all)?;
     let report = serde_json::to_value(report).map_err(|e| Error::bug(e.to_string()))?;
     cache.mark_done(Step::Reconstruct, report, true)
 }

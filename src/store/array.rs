@@ -8,9 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use zarrs::array::{Array, ArrayMetadata};
+use zarrs::storage::store::MemoryStore;
+use zarrs::storage::{ReadableStorageTraits, ReadableWritableStorageTraits, StorageError, StoreKey};
 
 use crate::error::{Error, Result};
 use crate::memory::BLOCK;
+use crate::store::batch::Batch;
 use crate::store::chunk_bytes::ChunkBytes;
 use crate::store::chunk_source::ChunkSource;
 use crate::store::direct::open_past;
@@ -19,6 +22,8 @@ use crate::store::group::{Group, storage_error};
 use crate::store::pace::Pace;
 use crate::store::spec::{ArraySpec, FLAT, separator};
 
+/// The file with an array's metadata, in its folder.
+const METADATA: &str = "zarr.json";
 /// Bytes of one write call: large enough for the disk, small enough that an interrupt is noticed soon.
 const WRITE_PIECE: usize = 8 << 20;
 
@@ -46,13 +51,26 @@ impl ChunkedArray {
     /// # Errors
     /// [`Io`](crate::error::ErrorKind::Io).
     pub fn create(group: &Group, spec: ArraySpec) -> Result<Self> {
-        let bug = |e: &dyn std::fmt::Display| Error::bug(format!("zarr metadata of `{}`: {e}", spec.name));
-        let metadata: ArrayMetadata = serde_json::from_value(spec.metadata()).map_err(|e| bug(&e))?;
-        Array::new_with_metadata(group.store.clone(), &format!("/{}", spec.name), metadata)
-            .map_err(|e| bug(&e))?
-            .store_metadata()
-            .map_err(|e| storage_error(&group.path, "write array metadata", &e))?;
+        metadata_in(&group.store, &spec, |e| storage_error(&group.path, "write array metadata", &e))?;
         Ok(Self::at(group, spec, FLAT))
+    }
+
+    /// As [`ensure`](Self::ensure), with what has to be written for it in a batch.
+    pub(super) fn ensure_in(group: &Group, spec: ArraySpec, batch: &mut Batch) -> Result<Self> {
+        match Self::open(group, &spec.name) {
+            Ok(array) if array.spec == spec => return Ok(array),
+            _ => group.remove(&spec.name)?,
+        }
+        let memory = Arc::new(MemoryStore::new());
+        let bug = |e: StorageError| Error::bug(format!("zarr metadata in memory: {e}"));
+        metadata_in(&memory, &spec, bug)?;
+        let key = StoreKey::new(format!("{}/{METADATA}", spec.name)).map_err(|e| Error::bug(e.to_string()))?;
+        let metadata =
+            memory.get(&key).map_err(bug)?.ok_or_else(|| Error::bug("zarr metadata are not where they belong"))?;
+        let array = Self::at(group, spec, FLAT);
+        create_folder(&array.folder)?;
+        batch.write(&array.folder.join(METADATA), &metadata)?;
+        Ok(array)
     }
 
     /// Opens the array if it is there and looks like this, else makes it anew. What is there is never touched: a run
@@ -194,6 +212,15 @@ impl ChunkedArray {
         Ok(whole)
     }
 
+    /// As [`replace_chunk`](Self::replace_chunk), in a batch.
+    pub(super) fn replace_chunk_in(&self, index: &[usize], bytes: &[u8], batch: &mut Batch) -> Result<()> {
+        let path = self.chunk_path(index);
+        if let Some(folder) = path.parent() {
+            create_folder(folder)?;
+        }
+        batch.write(&path, bytes)
+    }
+
     /// Writes one small chunk so that a reader, or a run after a crash, sees the old or the new one, never a part.
     ///
     /// # Errors
@@ -221,6 +248,18 @@ impl ChunkedArray {
     pub fn chunk_source(&self, index: &[usize], keep_open: bool) -> Result<ChunkSource> {
         ChunkSource::open(&self.chunk_path(index), self.spec.chunk_bytes(), self.map, keep_open)
     }
+}
+
+/// Has zarrs, which also checks them, write an array's metadata to a store.
+fn metadata_in<T>(store: &Arc<T>, spec: &ArraySpec, failed: impl Fn(StorageError) -> Error) -> Result<()>
+where
+    T: ReadableWritableStorageTraits + 'static,
+{
+    let bug = |e: &dyn std::fmt::Display| Error::bug(format!("zarr metadata of `{}`: {e}", spec.name));
+    let metadata: ArrayMetadata = serde_json::from_value(spec.metadata()).map_err(|e| bug(&e))?;
+    let array =
+        Array::new_with_metadata(Arc::clone(store), &format!("/{}", spec.name), metadata).map_err(|e| bug(&e))?;
+    array.store_metadata().map_err(failed)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use crate::axes::{DType, Image};
 use crate::error::{Error, Result};
 use crate::store::array::ChunkedArray;
+use crate::store::batch::Batch;
 use crate::store::group::Group;
 use crate::store::spec::{ArraySpec, StoredType};
 
@@ -12,11 +13,25 @@ impl Group {
     /// # Errors
     /// [`Io`](crate::error::ErrorKind::Io).
     pub fn write_image(&self, name: &str, image: &Image, dims: [&str; 2]) -> Result<()> {
-        let (rows, cols) = image.dim();
-        let array = ChunkedArray::ensure(self, ArraySpec::plain(name, &[rows, cols], DType::F64, &dims))?;
-        let image = image.as_standard_layout();
-        let numbers = image.as_slice().ok_or_else(|| Error::bug("an image in standard layout has no slice"))?;
-        array.replace_chunk(&[0, 0], bytemuck::cast_slice(numbers))
+        self.write_images(&[(name, image, dims)])
+    }
+
+    /// Stores 2-D arrays of f64 with their names and those of their axes, each as [`write_image`](Self::write_image) does: all
+    /// are brought to the disk together.
+    ///
+    /// # Errors
+    /// [`Io`](crate::error::ErrorKind::Io).
+    pub fn write_images(&self, images: &[(&str, &Image, [&str; 2])]) -> Result<()> {
+        let mut batch = Batch::default();
+        for (name, image, dims) in images {
+            let (rows, cols) = image.dim();
+            let spec = ArraySpec::plain(name, &[rows, cols], DType::F64, dims);
+            let array = ChunkedArray::ensure_in(self, spec, &mut batch)?;
+            let image = image.as_standard_layout();
+            let numbers = image.as_slice().ok_or_else(|| Error::bug("an image in standard layout has no slice"))?;
+            array.replace_chunk_in(&[0, 0], bytemuck::cast_slice(numbers), &mut batch)?;
+        }
+        batch.finish()
     }
 
     /// Reads a 2-D array that [`write_image`](Self::write_image) stored.

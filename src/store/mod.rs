@@ -7,6 +7,7 @@
 //! Different chunks may be written at once, by any number of threads; the same chunk never.
 
 mod array;
+mod batch;
 mod chunk_bytes;
 mod chunk_source;
 mod direct;
@@ -21,6 +22,7 @@ mod spec;
 mod speed;
 
 pub use array::ChunkedArray;
+pub use batch::begin_writing_out;
 pub use chunk_bytes::ChunkBytes;
 pub use chunk_source::ChunkSource;
 pub use file::{
