@@ -23,6 +23,8 @@ pub struct WorkingCache {
     group: Group,
     manifest: Manifest,
     lock: Option<Lock>,
+    /// Whether the manifest was changed since it was written.
+    unwritten: bool,
 }
 
 impl WorkingCache {
@@ -81,7 +83,7 @@ impl WorkingCache {
             warnings: Vec::new(),
         };
         manifest.write(path)?;
-        Ok(Self { path: path.to_owned(), group, manifest, lock: Some(lock) })
+        Ok(Self { path: path.to_owned(), group, manifest, lock: Some(lock), unwritten: false })
     }
 
     /// Opens an existing cache for writing. What an older program wrote in another way counts as not done.
@@ -97,7 +99,7 @@ impl WorkingCache {
         let lock = Lock::acquire(path)?;
         let mut manifest = Manifest::read(path)?;
         manifest.forget_outdated();
-        Ok(Self { path: path.to_owned(), group: Group::open(path)?, manifest, lock: Some(lock) })
+        Ok(Self { path: path.to_owned(), group: Group::open(path)?, manifest, lock: Some(lock), unwritten: false })
     }
 
     /// Opens an existing cache for reading, without the lock.
@@ -106,7 +108,7 @@ impl WorkingCache {
     /// [`Cache`](crate::error::ErrorKind::Cache) when it is damaged or newer.
     pub fn open_for_reading(path: &Path) -> Result<Self> {
         let manifest = Manifest::read(path)?;
-        Ok(Self { path: path.to_owned(), group: Group::open(path)?, manifest, lock: None })
+        Ok(Self { path: path.to_owned(), group: Group::open(path)?, manifest, lock: None, unwritten: false })
     }
 
     /// The cache's folder.
@@ -142,11 +144,30 @@ impl WorkingCache {
         if self.lock.is_none() {
             return Err(Error::bug("a cache opened for reading was to be changed"));
         }
+        self.update_soon(change);
+        self.write_down()
+    }
+
+    /// Changes the manifest in memory alone: it is written with the next [`update`](Self::update), or
+    /// [`write_down`](Self::write_down). For what is found again in no time should the process end before.
+    pub fn update_soon(&mut self, change: impl FnOnce(&mut Manifest)) {
         change(&mut self.manifest);
-        // What is written from now on is of this version.
-        self.manifest.format = self.manifest.format.max(FormatVersion::CURRENT);
-        concat!("stemstream ", env!("CARGO_PKG_VERSION")).clone_into(&mut self.manifest.software);
-        self.manifest.write(&self.path)
+        self.unwritten = true;
+    }
+
+    /// Writes the manifest where it was changed since it was written last.
+    ///
+    /// # Errors
+    /// As [`Manifest::write`].
+    pub fn write_down(&mut self) -> Result<()> {
+        if self.unwritten && self.lock.is_some() {
+            // What is written from now on is of this version.
+            self.manifest.format = self.manifest.format.max(FormatVersion::CURRENT);
+            concat!("stemstream ", env!("CARGO_PKG_VERSION")).clone_into(&mut self.manifest.software);
+            self.manifest.write(&self.path)?;
+            self.unwritten = false;
+        }
+        Ok(())
     }
 
     /// Marks tiles of a step whose data are on disk; all of them make the step done.

@@ -235,7 +235,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Step 1, or what the cache knows of it.
+    /// Step 1, or what the cache knows of it; the manifest on the disk does not say yet that it is done.
     fn detect(&self) -> Result<BrightDisk> {
         let stored = {
             let cache = self.cache();
@@ -255,14 +255,14 @@ impl<'a> Session<'a> {
         let mut cache = self.cache();
         cache.group().write_image("sampled_pattern", &sampled_pattern, ["det_row", "det_col"])?;
         let result = serde_json::to_value(disk).map_err(|e| Error::bug(e.to_string()))?;
-        cache.update(|m| {
+        cache.update_soon(|m| {
             // Earlier ones are about results that are not there any more.
             m.warnings = warnings;
             m.counts = counts;
             m.parameters.insert(Step::Detect, parameters::of(Step::Detect, &self.config));
             m.steps.insert(Step::Detect, StepState::Done { unsynced_boot: None });
             m.results.insert(Step::Detect, result);
-        })?;
+        });
         Ok(disk)
     }
 
@@ -288,9 +288,15 @@ impl<'a> Session<'a> {
         }
         let disk = self.detect()?;
         if target == Step::Detect || (self.is_complete(target) && self.cache().manifest().is_done(target)) {
-            return Ok(None);
+            return self.cache().write_down().map(|()| None);
         }
-        let plan = self.plan(&disk)?;
+        let plan = match self.plan(&disk) {
+            Ok(plan) => plan,
+            Err(error) => {
+                self.cache().write_down()?;
+                return Err(error);
+            }
+        };
         if let Some(advice) = self.planned.advice() {
             self.progress.warn(&advice);
         }
