@@ -175,11 +175,7 @@ impl<'a> Place<'a> {
     /// When one of them cannot be brought there.
     pub(super) fn settle(&self) -> Result<()> {
         let Some(waiting) = &self.waiting else { return Ok(()) };
-        let files = std::mem::take(&mut *waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        files
-            .par_iter()
-            .with_max_len(1)
-            .try_for_each(|(path, file)| file.sync_all().map_err(|e| Error::io(path, "bring the file to the disk", e)))
+        sync_all(&std::mem::take(&mut *waiting.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// Writes `{stem}_{name}` through `write` and returns the name that the file got, with `_2` … when that was taken.
@@ -203,11 +199,25 @@ impl<'a> Place<'a> {
             let written = write(&mut out).and_then(|()| out.into_inner().map_err(io::IntoInnerError::into_error));
             let file = written.map_err(failed)?;
             begin_writing_out(&file);
-            waiting.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), file));
+            let enough = {
+                let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                waiting.push((path.clone(), file));
+                if waiting.len() >= MOST_WAITING { std::mem::take(&mut *waiting) } else { Vec::new() }
+            };
+            sync_all(&enough)?;
             return Ok(path);
         }
         Err(Error::bug("ran out of numbers for file names"))
     }
+}
+
+/// Files of a hidden folder that are open at once at most: systems usually allow 1024 to a process.
+const MOST_WAITING: usize = 128;
+
+fn sync_all(files: &[(PathBuf, File)]) -> Result<()> {
+    let sync =
+        |(path, file): &(PathBuf, File)| file.sync_all().map_err(|e| Error::io(path, "bring the file to the disk", e));
+    files.par_iter().with_max_len(1).try_for_each(sync)
 }
 
 /// `text` as one part of a file name: separators and control characters become `_`, and what would leave no room
@@ -252,6 +262,14 @@ mod tests {
             assert_eq!(path, dir.path().join(name));
             assert_eq!(fs::read_to_string(path).unwrap(), text);
         }
+        let waiting = || place.waiting.as_ref().map_or(0, |files| files.lock().unwrap().len());
+        assert_eq!(waiting(), 2);
+        for number in 0..MOST_WAITING {
+            place.write(&format!("{number}.npy"), "the array", |out| out.write_all(b"x")).unwrap();
+        }
+        assert!((1..MOST_WAITING).contains(&waiting()), "not too many are open at once");
+        place.settle().unwrap();
+        assert_eq!(waiting(), 0);
         let full = |_: &mut BufWriter<File>| Err(io::Error::from(io::ErrorKind::StorageFull));
         assert_eq!(place.write("y.png", "the picture", full).unwrap_err().exit_code(), 5);
     }

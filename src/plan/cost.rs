@@ -252,10 +252,9 @@ impl Sizes {
 
 /// Buffers for the pieces of blocks, where those that turn read them themselves.
 fn piece_buffers(request: &Request<'_>, plan: &Plan) -> Option<u64> {
-    let sample = request.dtype.size();
-    let pieces = Pieces::of(request.det, sample, plan.stack_type.size());
-    let bytes = held(pieces.bytes(request.det, sample, request.frame_bytes) as u64);
-    (plan.read_workers == 0).then_some(plan.turn_workers as u64 * bytes)
+    let samples = (request.dtype.size(), plan.stack_type.size());
+    let bytes = Pieces::most_bytes(request.det, samples, plan.read_frames, request.frame_bytes);
+    (plan.read_workers == 0).then(|| plan.turn_workers as u64 * held(bytes as u64))
 }
 
 /// What a buffer of so many bytes takes in memory.

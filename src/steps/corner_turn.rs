@@ -191,9 +191,8 @@ fn run_graph(
     let raw_bytes = source.block_bytes(plan.read_frames) + READ_SLACK;
     let raw =
         (!in_pieces).then(|| Pool::new(ctx.budget, "reading frames", plan.read_buffers, raw_bytes)).transpose()?;
-    let sample = geometry.dtype.size();
-    let pieces = Pieces::of(geometry.det, sample, geometry.stored.size());
-    let piece_bytes = pieces.bytes(geometry.det, sample, source.block_bytes(1));
+    let samples = (geometry.dtype.size(), geometry.stored.size());
+    let piece_bytes = Pieces::most_bytes(geometry.det, samples, plan.read_frames, source.block_bytes(1));
     let pieces = Pool::new(ctx.budget, "reading pieces", if in_pieces { plan.turn_workers } else { 0 }, piece_bytes)?;
     let sum_bytes = Totals::len(&geometry) * size_of::<Sum>();
     // A block's sums live on while it waits for an earlier one.

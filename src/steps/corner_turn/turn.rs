@@ -84,7 +84,7 @@ impl Turn<'_> {
     ) -> Result<BadSamples> {
         let Geometry { crop, det, dtype, stored, .. } = self.geometry;
         let (counts, squares) = totals.split_at_mut(det.len());
-        let pieces = Pieces::of(det, dtype.size(), stored.size());
+        let pieces = Pieces::of(det, (dtype.size(), stored.size()), place.frames);
         let mut bad = BadSamples::default();
         let mut own = self.piece.take();
         let lines = &mut out[..crop.shape().len() * line * stored.size()];
