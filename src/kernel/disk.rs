@@ -137,9 +137,9 @@ fn fit_edge(pattern: &Image, missing: &Array2<bool>, start: Disk, free: [bool; 6
     let inside = middle(&mut hi)?;
     let outside = middle(&mut lo).unwrap_or(0.0);
     let mut p: Parameters = [start.row, start.col, start.radius, 0.5f64.ln(), outside, inside - outside];
-    // The annulus is chosen again once, around the improved disk: until then a rough one will do.
+    // The annulus is chosen again once, around the improved disk.
     let mut residual = f64::INFINITY;
-    for tolerance in [1e-4, 1e-12] {
+    for _ in 0..2 {
         let reach = (0.5 * p[2]).max(3.0);
         let pixels: Vec<(f64, f64, f64)> = pattern
             .indexed_iter()
@@ -150,7 +150,7 @@ fn fit_edge(pattern: &Image, missing: &Array2<bool>, start: Disk, free: [bool; 6
         if pixels.len() < 8 {
             return None;
         }
-        residual = levenberg_marquardt(&mut p, free, &pixels, tolerance);
+        residual = levenberg_marquardt(&mut p, free, &pixels);
     }
     let contrast = if residual > 0.0 { p[5] / residual } else { f64::INFINITY };
     p.iter().all(|v| v.is_finite()).then_some(Disk { row: p[0], col: p[1], radius: p[2], contrast })
@@ -199,8 +199,8 @@ impl Normals {
     }
 }
 
-/// Minimises the sum of squared residuals, until a step lowers it by less than this part; returns their root mean square.
-fn levenberg_marquardt(p: &mut Parameters, free: [bool; 6], pixels: &[(f64, f64, f64)], tolerance: f64) -> f64 {
+/// Minimises the sum of squared residuals; returns their root mean square.
+fn levenberg_marquardt(p: &mut Parameters, free: [bool; 6], pixels: &[(f64, f64, f64)]) -> f64 {
     let mut damping = 1e-3;
     let mut now = Normals::of(p, pixels);
     for _ in 0..60 {
@@ -213,7 +213,7 @@ fn levenberg_marquardt(p: &mut Parameters, free: [bool; 6], pixels: &[(f64, f64,
         // Most steps are taken: the next one's equations cost little more than knowing how good this one is.
         let after = Normals::of(&next, pixels);
         if after.cost < now.cost {
-            let done = now.cost - after.cost < tolerance * now.cost;
+            let done = now.cost - after.cost < 1e-12 * now.cost;
             (*p, now, damping) = (next, after, damping * 0.3);
             if done {
                 break;
