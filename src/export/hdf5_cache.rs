@@ -19,6 +19,7 @@ use crate::cache::Manifest;
 use crate::config::{Compression, Config};
 use crate::error::{Error, Result};
 use crate::steps::BrightDisk;
+use crate::store::local_time;
 
 /// Group headers, attributes, and the index with an entry for each chunk.
 const OVERHEAD: u64 = 4 << 20;
@@ -304,7 +305,7 @@ pub(super) fn lay_out(file: &File, meta: &CacheMeta, places: AllocTime) -> H5Res
     h5::ints(&at, "crop_bounds", &bounds)?;
     h5::list(&at, "bf_center", &meta.bf_center)?;
     h5::int(&at, "bf_radius", meta.crop_radius)?;
-    h5::text(&at, "computation_date", &jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string())?;
+    h5::text(&at, "computation_date", &local_time().strftime("%Y-%m-%d %H:%M:%S").to_string())?;
     h5::scalar(&at, "reference_smoothing", &meta.reference_smoothing)?;
 
     let group = file.create_group("correlations")?;

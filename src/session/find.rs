@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::pipeline::Workers;
 use crate::session::{cores, parameters};
+use crate::store::local_time;
 
 /// The stem of the input's name, from which all names of results are made.
 pub fn base_name(input: &Path) -> String {
@@ -23,7 +24,7 @@ pub fn cache_folder(input: &Path, config: &Config) -> PathBuf {
 
 /// The local time as `YYYYMMDD_HHMMSS`.
 pub fn timestamp() -> String {
-    jiff::Zoned::now().strftime("%Y%m%d_%H%M%S").to_string()
+    local_time().strftime("%Y%m%d_%H%M%S").to_string()
 }
 
 /// What there is for this source in the cache folder.

@@ -10,6 +10,7 @@ mod array;
 mod batch;
 mod chunk_bytes;
 mod chunk_source;
+mod clock;
 mod direct;
 mod file;
 mod group;
@@ -25,6 +26,7 @@ pub use array::ChunkedArray;
 pub use batch::begin_writing_out;
 pub use chunk_bytes::ChunkBytes;
 pub use chunk_source::ChunkSource;
+pub use clock::local_time;
 pub use file::{
     atomic_write, create_folder, device, disk_usage, free_disk, is_network, local_scratch, network_kind, remove_file,
     remove_folder, sync_chunk, write_out_path,

@@ -40,7 +40,7 @@ pub(super) fn measure(
     workers: &Workers,
     cancel: &CancelToken,
 ) -> Result<()> {
-    rates.measured = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string();
+    rates.measured = store::local_time().strftime("%Y-%m-%d %H:%M:%S").to_string();
     let file = folder.join("disk_speed.bin");
     let (seconds, bytes) = store::time_writing(&file, size.min(LARGEST_FILE), cancel)?;
     rates.write = bytes as f64 / seconds;
