@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -10,12 +10,10 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::begin_writing_out;
+use crate::store::{Stream, begin_writing_out};
 
 /// Bytes of a name that leave room for `_superres_cache_{timestamp}` and the like.
 const LONGEST_NAME: usize = 180;
-/// Bytes that are collected for one write: fewer than the allocator asks the system for each time.
-const BUFFER: usize = 256 << 10;
 
 /// Bytes that an ordinary user may still write into `folder`; `None` where the file system does not say.
 ///
@@ -131,15 +129,14 @@ fn sync_folder(folder: &Path) {
 /// When the folder cannot be written to or the disk is full; nothing is left behind then.
 pub(super) fn write_new<F>(path: &Path, what: &str, write: F) -> Result<PathBuf>
 where
-    F: FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    F: FnOnce(&mut Stream) -> io::Result<()>,
 {
     let part = part_of(path);
     let failed = |e| Error::io(path, format!("write {what}"), e);
     // Truncates what a crashed process of the same number may have left.
     let file = OpenOptions::new().write(true).create(true).truncate(true).open(&part).map_err(failed)?;
-    let mut out = BufWriter::with_capacity(BUFFER, file);
-    let written = write(&mut out).and_then(|()| out.flush());
-    drop(out);
+    let mut out = Stream::new(&part, file);
+    let written = write(&mut out).and_then(|()| out.finish().map(drop));
     let named = written.map_err(failed).and_then(|()| publish(&part, path));
     if named.is_err() {
         let _ = fs::remove_file(&part);
@@ -184,7 +181,7 @@ impl<'a> Place<'a> {
     /// When the folder cannot be written to or the disk is full.
     pub(super) fn write<F>(&self, name: &str, what: &str, write: F) -> Result<PathBuf>
     where
-        F: FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+        F: FnOnce(&mut Stream) -> io::Result<()>,
     {
         let path = self.folder.join(format!("{}_{name}", self.stem));
         let Some(waiting) = &self.waiting else { return write_new(&path, what, write) };
@@ -195,8 +192,8 @@ impl<'a> Place<'a> {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
                 file => file.map_err(failed)?,
             };
-            let mut out = BufWriter::with_capacity(BUFFER, file);
-            let written = write(&mut out).and_then(|()| out.into_inner().map_err(io::IntoInnerError::into_error));
+            let mut out = Stream::new(&path, file);
+            let written = write(&mut out).and_then(|()| out.finish());
             let file = written.map_err(failed)?;
             begin_writing_out(&file);
             let enough = {
@@ -230,6 +227,8 @@ pub(super) fn safe_name(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
@@ -247,7 +246,7 @@ mod tests {
     #[test]
     fn a_failed_write_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        let full = |_: &mut BufWriter<File>| Err(io::Error::from(io::ErrorKind::StorageFull));
+        let full = |_: &mut Stream| Err(io::Error::from(io::ErrorKind::StorageFull));
         let error = write_new(&dir.path().join("a.npy"), "the array", full).unwrap_err();
         assert_eq!(error.exit_code(), 5);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -270,7 +269,7 @@ mod tests {
         assert!((1..MOST_WAITING).contains(&waiting()), "not too many are open at once");
         place.settle().unwrap();
         assert_eq!(waiting(), 0);
-        let full = |_: &mut BufWriter<File>| Err(io::Error::from(io::ErrorKind::StorageFull));
+        let full = |_: &mut Stream| Err(io::Error::from(io::ErrorKind::StorageFull));
         assert_eq!(place.write("y.png", "the picture", full).unwrap_err().exit_code(), 5);
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::store::file::sync_folder_of;
+use crate::store::stream::Stream;
 
 /// Files that get their names when all of them are on the disk: a reader, or a run after a crash, sees of each the old or the
 /// new one, never a part.
@@ -30,14 +31,15 @@ impl Batch {
     pub(super) fn write(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
         let temporary = path.with_added_extension("tmp");
         let file = File::create(&temporary).map_err(|e| Error::io(path, "write", e))?;
-        // Known before it is full: an unfinished one is removed.
+        let mut out = Stream::new(&temporary, file);
+        let written = out.write_all(bytes).and_then(|()| out.finish());
+        let file = written.map_err(|e| {
+            let _ = fs::remove_file(&temporary);
+            Error::io(path, "write", e)
+        })?;
+        begin_writing_out(&file);
         self.files.push(Unnamed { file, temporary, path: path.to_owned() });
-        let written = self.files.last_mut().map_or(Ok(()), |last| {
-            last.file.write_all(bytes)?;
-            begin_writing_out(&last.file);
-            Ok(())
-        });
-        written.map_err(|e| Error::io(path, "write", e))
+        Ok(())
     }
 
     /// Brings all files to the disk, and gives them their names.

@@ -21,6 +21,7 @@ mod placed;
 mod rates;
 mod spec;
 mod speed;
+mod stream;
 
 pub use array::ChunkedArray;
 pub use batch::begin_writing_out;
@@ -36,6 +37,7 @@ pub use placed::{Place, PlacedArray};
 pub use rates::{rates_path, read_rates, write_rates};
 pub use spec::{ArraySpec, StoredType};
 pub use speed::{ColdRead, drop_pages, time_reading, time_writing};
+pub use stream::Stream;
 
 #[cfg(target_endian = "big")]
 compile_error!("chunk files are little-endian and mapped as they are: this needs a little-endian machine");
