@@ -20,83 +20,149 @@ pub(super) const AMBER: Rgb = [240, 178, 70];
 /// A place on the sheet, `[x, y]` in pixels; whole numbers are the corners of pixels.
 pub(super) type Point = [f64; 2];
 
-/// A sheet of pixels `[row][col]` of red, green, blue.
+/// What a sheet holds for each of its pixels.
+pub(super) trait Pixel: bytemuck::Pod + Send + Sync {
+    /// What tells the colours of such pixels.
+    type Palette: Send + Sync;
+    /// A pixel of this colour.
+    fn of(color: Rgb, palette: &Self::Palette) -> Self;
+    /// The sheet as PNG.
+    fn png(
+        out: impl Write,
+        size: (usize, usize),
+        pixels: &[Self],
+        palette: &Self::Palette,
+        title: &str,
+    ) -> io::Result<()>;
+}
+
+/// Any colour.
+impl Pixel for Rgb {
+    type Palette = ();
+
+    fn of(color: Rgb, (): &()) -> Self {
+        color
+    }
+
+    fn png(out: impl Write, size: (usize, usize), pixels: &[Self], (): &(), title: &str) -> io::Result<()> {
+        encode::png(out, size, bytemuck::cast_slice(pixels), title)
+    }
+}
+
+/// The number of a colour of a [`Palette`]: a third of the bytes, and as it is what a PNG file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(transparent)]
+pub(super) struct Ink(u8);
+
+impl Pixel for Ink {
+    type Palette = Palette;
+
+    fn of(color: Rgb, palette: &Palette) -> Self {
+        Self(palette.number(color))
+    }
+
+    fn png(out: impl Write, size: (usize, usize), pixels: &[Self], palette: &Palette, title: &str) -> io::Result<()> {
+        encode::indexed_png(out, size, bytemuck::cast_slice(pixels), &palette.0, title)
+    }
+}
+
+/// The few colours of a sheet, from dark to light: see [`encode::order`].
 #[derive(Debug)]
-pub(super) struct Sheet {
+pub(super) struct Palette(Vec<Rgb>);
+
+impl Palette {
+    /// Of these colours, each of which may come several times; `None` where they are too many for one byte.
+    pub(super) fn of(mut colors: Vec<Rgb>) -> Option<Self> {
+        colors.sort_unstable_by_key(|color| (encode::order(*color), *color));
+        colors.dedup();
+        (colors.len() <= encode::MOST).then_some(Self(colors))
+    }
+
+    /// The number of a colour, or of one that is about as bright.
+    fn number(&self, color: Rgb) -> u8 {
+        let key = |color: Rgb| (encode::order(color), color);
+        let at = self.0.partition_point(|other| key(*other) < key(color));
+        at.min(self.0.len().saturating_sub(1)) as u8
+    }
+}
+
+/// A sheet of pixels `[row][col]`.
+#[derive(Debug)]
+pub(super) struct Sheet<P: Pixel = Rgb> {
     width: usize,
+    palette: P::Palette,
     /// In huge pages where they are many: a sheet takes longer to get than to fill else.
     pixels: AlignedBytes,
 }
 
-impl Sheet {
+impl<P: Pixel> Sheet<P> {
     /// A sheet with nothing on it.
-    pub(super) fn new(width: usize, height: usize) -> Self {
-        let mut sheet = Self::bare(width, height);
+    pub(super) fn new(width: usize, height: usize, palette: P::Palette) -> Self {
+        let mut sheet = Self::bare(width, height, palette);
         sheet.canvas().clear();
         sheet
     }
 
     /// A sheet without a background.
-    pub(super) fn bare(width: usize, height: usize) -> Self {
-        Self { width, pixels: AlignedBytes::zeroed(width * height * 3) }
+    pub(super) fn bare(width: usize, height: usize, palette: P::Palette) -> Self {
+        Self { width, palette, pixels: AlignedBytes::zeroed(width * height * size_of::<P>()) }
     }
 
     fn height(&self) -> usize {
-        self.pixels.len() / (3 * self.width).max(1)
+        self.pixels.len() / (size_of::<P>() * self.width).max(1)
     }
 
     /// All of the sheet, to draw on.
-    pub(super) fn canvas(&mut self) -> Canvas<'_> {
-        Canvas { width: self.width, height: self.height(), pixels: &mut self.pixels }
+    pub(super) fn canvas(&mut self) -> Canvas<'_, P> {
+        let (width, height) = (self.width, self.height());
+        Canvas { width, height, palette: &self.palette, pixels: bytemuck::cast_slice_mut(&mut self.pixels) }
     }
 
     /// The sheet in parts of so many rows from above, as far as it goes: they can be drawn on side by side.
-    pub(super) fn parts(&mut self, heights: impl Iterator<Item = usize>) -> Vec<Canvas<'_>> {
-        let width = self.width;
-        let mut rest = &mut self.pixels[..];
+    pub(super) fn parts(&mut self, heights: impl Iterator<Item = usize>) -> Vec<Canvas<'_, P>> {
+        let (width, palette) = (self.width, &self.palette);
+        let mut rest: &mut [P] = bytemuck::cast_slice_mut(&mut self.pixels);
         heights
             .map(|height| {
-                let height = height.min(rest.len() / (3 * width).max(1));
-                Canvas { width, height, pixels: rest.split_off_mut(..height * width * 3).unwrap_or_default() }
+                let height = height.min(rest.len() / width.max(1));
+                Canvas { width, height, palette, pixels: rest.split_off_mut(..height * width).unwrap_or_default() }
             })
             .collect()
     }
 
     /// Writes the sheet as PNG.
     pub(super) fn png(&self, out: impl Write, title: &str) -> io::Result<()> {
-        encode::png(out, (self.width, self.height()), &self.pixels, title)
+        P::png(out, (self.width, self.height()), bytemuck::cast_slice(&self.pixels), &self.palette, title)
     }
 }
 
 /// A sheet or some rows of one, to draw on. Drawing beyond the edge is cut off.
 #[derive(Debug)]
-pub(super) struct Canvas<'s> {
+pub(super) struct Canvas<'s, P: Pixel = Rgb> {
     width: usize,
     height: usize,
-    pixels: &'s mut [u8],
+    palette: &'s P::Palette,
+    pixels: &'s mut [P],
 }
 
-impl Canvas<'_> {
-    /// Fills everything with the background.
-    pub(super) fn clear(&mut self) {
-        let row = (self.width * 3).max(1);
-        let (first, rest) = self.pixels.split_at_mut(row.min(self.pixels.len()));
-        first.as_chunks_mut().0.fill(BACKGROUND);
-        rest.chunks_mut(row).for_each(|row| row.copy_from_slice(first));
+impl<P: Pixel> Canvas<'_, P> {
+    /// A pixel of this colour.
+    pub(super) fn ink(&self, color: Rgb) -> P {
+        P::of(color, self.palette)
     }
 
-    pub(super) fn set(&mut self, x: usize, y: usize, color: Rgb) {
-        if x < self.width && y < self.height {
-            let at = (y * self.width + x) * 3;
-            self.pixels[at..at + 3].copy_from_slice(&color);
-        }
+    /// Fills everything with the background.
+    pub(super) fn clear(&mut self) {
+        let background = self.ink(BACKGROUND);
+        let (first, rest) = self.pixels.split_at_mut(self.width.min(self.pixels.len()));
+        first.fill(background);
+        rest.chunks_mut(self.width.max(1)).for_each(|row| row.copy_from_slice(first));
     }
 
     /// The pixels of row `y` from `x` on.
-    pub(super) fn row_mut(&mut self, x: usize, y: usize) -> &mut [Rgb] {
+    pub(super) fn row_mut(&mut self, x: usize, y: usize) -> &mut [P] {
         if x < self.width && y < self.height {
-            let row = &mut self.pixels[(y * self.width + x) * 3..(y + 1) * self.width * 3];
-            row.as_chunks_mut().0
+            &mut self.pixels[y * self.width + x..(y + 1) * self.width]
         } else {
             &mut []
         }
@@ -104,15 +170,52 @@ impl Canvas<'_> {
 
     /// Hands `rows` rows of pixels from `y` on, as far as there are so many, to `paint` in bands of at most `most`, side by
     /// side, with the number of the band's first row counted from `y`.
-    pub(super) fn bands(&mut self, y: usize, rows: usize, most: usize, paint: impl Fn(usize, &mut Band<'_>) + Sync) {
+    pub(super) fn bands(&mut self, y: usize, rows: usize, most: usize, paint: impl Fn(usize, &mut Band<'_, P>) + Sync) {
         let width = self.width.max(1);
         let (first, last) = (y.min(self.height), (y + rows).min(self.height));
-        let pixels = self.pixels[first * self.width * 3..last * self.width * 3].as_chunks_mut().0;
+        let pixels = &mut self.pixels[first * self.width..last * self.width];
         pixels.par_chunks_mut(most * width).enumerate().for_each(|(number, pixels)| {
             paint(number * most, &mut Band { width, pixels });
         });
     }
 
+    pub(super) fn fill(&mut self, x: usize, y: usize, width: usize, height: usize, color: Rgb) {
+        self.fill_ink(x, y, (width, height), self.ink(color));
+    }
+
+    fn fill_ink(&mut self, x: usize, y: usize, (width, height): (usize, usize), ink: P) {
+        for row in y..(y + height).min(self.height) {
+            let line = self.row_mut(x, row);
+            let width = width.min(line.len());
+            line[..width].fill(ink);
+        }
+    }
+
+    /// Writes `text` with the top of its capitals at `y`; each dot is `scale` pixels.
+    pub(super) fn text(&mut self, x: usize, y: usize, scale: usize, color: Rgb, text: &str) {
+        let ink = self.ink(color);
+        for (number, letter) in text.chars().enumerate() {
+            let left = x + number * font::ADVANCE * scale;
+            for (row, dots) in font::glyph(letter).iter().enumerate() {
+                for (col, _) in dots.iter().enumerate().filter(|(_, ink)| **ink) {
+                    self.fill_ink(left + col * scale, y + row * scale, (scale, scale), ink);
+                }
+            }
+        }
+    }
+
+    /// A frame two pixels wide just inside of `area`.
+    pub(super) fn frame(&mut self, area: Area, color: Rgb) {
+        let Area { x, y, width, height } = area;
+        let thick = 2.min(width).min(height);
+        self.fill(x, y, width, thick, color);
+        self.fill(x, y + height - thick, width, thick, color);
+        self.fill(x, y, thick, height, color);
+        self.fill(x + width - thick, y, thick, height, color);
+    }
+}
+
+impl Canvas<'_> {
     /// Replaces pixels of row `y` from `x` on.
     pub(super) fn set_row(&mut self, x: usize, y: usize, colors: impl Iterator<Item = Rgb>) {
         self.row_mut(x, y).iter_mut().zip(colors).for_each(|(pixel, color)| *pixel = color);
@@ -122,29 +225,8 @@ impl Canvas<'_> {
     fn blend(&mut self, x: i64, y: i64, color: Rgb, share: f64) {
         let (Ok(x), Ok(y)) = (usize::try_from(x), usize::try_from(y)) else { return };
         if x < self.width && y < self.height {
-            let at = (y * self.width + x) * 3;
-            for (old, new) in self.pixels[at..at + 3].iter_mut().zip(color) {
+            for (old, new) in self.pixels[y * self.width + x].iter_mut().zip(color) {
                 *old = (f64::from(*old) * (1.0 - share) + f64::from(new) * share).round() as u8;
-            }
-        }
-    }
-
-    pub(super) fn fill(&mut self, x: usize, y: usize, width: usize, height: usize, color: Rgb) {
-        for row in y..(y + height).min(self.height) {
-            for col in x..(x + width).min(self.width) {
-                self.set(col, row, color);
-            }
-        }
-    }
-
-    /// Writes `text` with the top of its capitals at `y`; each dot is `scale` pixels.
-    pub(super) fn text(&mut self, x: usize, y: usize, scale: usize, color: Rgb, text: &str) {
-        for (number, letter) in text.chars().enumerate() {
-            let left = x + number * font::ADVANCE * scale;
-            for (row, dots) in font::glyph(letter).iter().enumerate() {
-                for (col, _) in dots.iter().enumerate().filter(|(_, ink)| **ink) {
-                    self.fill(left + col * scale, y + row * scale, scale, scale, color);
-                }
             }
         }
     }
@@ -191,32 +273,22 @@ impl Canvas<'_> {
             self.blend(x as i64, y as i64, color, f64::from(share));
         }
     }
-
-    /// A frame two pixels wide just inside of `area`.
-    pub(super) fn frame(&mut self, area: Area, color: Rgb) {
-        let Area { x, y, width, height } = area;
-        let thick = 2.min(width).min(height);
-        self.fill(x, y, width, thick, color);
-        self.fill(x, y + height - thick, width, thick, color);
-        self.fill(x, y, thick, height, color);
-        self.fill(x + width - thick, y, thick, height, color);
-    }
 }
 
 /// Some rows of a sheet, as wide as the sheet.
-pub(super) struct Band<'a> {
+pub(super) struct Band<'a, P> {
     width: usize,
-    pixels: &'a mut [Rgb],
+    pixels: &'a mut [P],
 }
 
-impl Band<'_> {
+impl<P: Pixel> Band<'_, P> {
     /// Number of rows.
     pub(super) fn len(&self) -> usize {
         self.pixels.len() / self.width
     }
 
     /// The pixels of a row from `x` on.
-    pub(super) fn row_from(&mut self, row: usize, x: usize) -> &mut [Rgb] {
+    pub(super) fn row_from(&mut self, row: usize, x: usize) -> &mut [P] {
         let row = &mut self.pixels[row * self.width..(row + 1) * self.width];
         row.get_mut(x..).unwrap_or_default()
     }
@@ -330,4 +402,52 @@ pub(super) fn dashes(a: Point, b: Point, on: f64, off: f64) -> Vec<Vec<Point>> {
     let at = |d: f64| [a[0] + (b[0] - a[0]) * d / length, a[1] + (b[1] - a[1]) * d / length];
     let count = (length / (on + off)).ceil() as usize;
     (0..count).map(|i| i as f64 * (on + off)).map(|d| vec![at(d), at((d + on).min(length))]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::colormap::{Colormap, NOT_A_NUMBER, paint};
+    use super::*;
+
+    const SIZE: (usize, usize) = (300, 90);
+
+    /// Draws a little of everything that can be drawn with inks.
+    fn drawn<P: Pixel>(palette: P::Palette, map: &Colormap) -> Vec<u8> {
+        let mut sheet = Sheet::<P>::new(SIZE.0, SIZE.1, palette);
+        let mut canvas = sheet.canvas();
+        let inks = map.inks(|color| canvas.ink(color));
+        let numbers: Vec<f64> = (0..260).map(|i| if i % 50 == 7 { f64::NAN } else { f64::from(i) / 250.0 }).collect();
+        canvas.bands(30, 50, 16, |first, band| {
+            for row in 0..band.len() {
+                if first + row > 0 && row % 3 > 0 {
+                    band.repeat(row, 5, numbers.len());
+                } else {
+                    paint(&inks, &numbers, band.row_from(row, 5));
+                }
+            }
+        });
+        canvas.text(3, 4, 2, BRIGHT, "bright field");
+        canvas.fill(280, 30, 16, 70, map.color(0.3));
+        canvas.frame(Area { x: 4, y: 29, width: 262, height: 52 }, DIM);
+        let mut bytes = Vec::new();
+        sheet.png(&mut bytes, "a sheet").unwrap();
+        let mut decoder = png::Decoder::new(io::Cursor::new(bytes));
+        decoder.set_transformations(png::Transformations::EXPAND);
+        let mut reader = decoder.read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        pixels
+    }
+
+    #[test]
+    fn inks_show_what_colours_show() {
+        for map in [Colormap::grey(), Colormap::sequential(), Colormap::diverging()] {
+            let colors = [map.all(), &[BACKGROUND, BRIGHT, DIM, NOT_A_NUMBER]].concat();
+            let palette = Palette::of(colors).expect("few enough");
+            let pixels = drawn::<Ink>(palette, &map);
+            assert_eq!(pixels.len(), SIZE.0 * SIZE.1 * 3);
+            assert!(pixels == drawn::<Rgb>((), &map));
+        }
+        assert!(Palette::of((0..257).map(|i| [(i % 256) as u8, (i / 256) as u8, 0]).collect()).is_none(), "too many");
+    }
 }

@@ -57,17 +57,28 @@ impl Colormap {
         self.0.get(usize::from(place(at))).copied().unwrap_or(NOT_A_NUMBER)
     }
 
-    /// [`color`](Self::color) of many numbers, for as many pixels; those beyond stay.
-    pub(super) fn paint(&self, numbers: &[f64], pixels: &mut [Rgb]) {
-        let mut places = [0u16; TOGETHER];
-        for (numbers, pixels) in numbers.chunks(TOGETHER).zip(pixels.chunks_mut(TOGETHER)) {
-            dispatch(
-                #[inline(always)]
-                || places.iter_mut().zip(numbers).for_each(|(to, number)| *to = place(*number)),
-            );
-            for (pixel, at) in pixels.iter_mut().zip(&places[..numbers.len()]) {
-                *pixel = self.0.get(usize::from(*at)).copied().unwrap_or(NOT_A_NUMBER);
-            }
+    /// The map's colours, from the lowest to the highest number.
+    pub(super) fn all(&self) -> &[Rgb] {
+        &self.0
+    }
+
+    /// The map in what a sheet holds for each pixel, for [`paint`].
+    pub(super) fn inks<P>(&self, of: impl Fn(Rgb) -> P) -> Vec<P> {
+        self.0.iter().chain([&NOT_A_NUMBER]).map(|color| of(*color)).collect()
+    }
+}
+
+/// [`Colormap::color`] of many numbers, for as many pixels, by the map's [inks](Colormap::inks); those beyond stay.
+pub(super) fn paint<P: Copy>(inks: &[P], numbers: &[f64], pixels: &mut [P]) {
+    let mut places = [0u16; TOGETHER];
+    let missing = inks[inks.len() - 1];
+    for (numbers, pixels) in numbers.chunks(TOGETHER).zip(pixels.chunks_mut(TOGETHER)) {
+        dispatch(
+            #[inline(always)]
+            || places.iter_mut().zip(numbers).for_each(|(to, number)| *to = place(*number)),
+        );
+        for (pixel, at) in pixels.iter_mut().zip(&places[..numbers.len()]) {
+            *pixel = inks.get(usize::from(*at)).copied().unwrap_or(missing);
         }
     }
 }
@@ -79,10 +90,10 @@ impl Colormap {
         let width = image.ncols().max(1);
         let mut colors = Array2::from_elem(image.dim(), missing);
         let lines = image.as_slice().unwrap_or_default().chunks(width);
-        let mut places = vec![0.0; width];
+        let (mut places, inks) = (vec![0.0; width], self.inks(|color| color));
         for (values, pixels) in lines.zip(colors.as_slice_mut().unwrap_or_default().chunks_mut(width)) {
             tone.positions(values, &mut places);
-            self.paint(&places, pixels);
+            paint(&inks, &places, pixels);
             let unknown = values.iter().zip(pixels).filter(|(value, _)| value.is_nan());
             unknown.for_each(|(_, pixel)| *pixel = missing);
         }
@@ -90,12 +101,18 @@ impl Colormap {
     }
 }
 
+/// From here on an `f64` has no fraction.
+const WHOLE: f64 = (1u64 << 52) as f64;
+
 /// Which colour of a map a number has; beyond all of them for what is no number.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "what is not inlined is not compiled for this processor")]
 fn place(number: f64) -> u16 {
-    // Never negative: the cast rounds down.
-    let place = (number.clamp(0.0, 1.0) * (STEPS - 1) as f64 + 0.5) as u16;
+    // Comparisons and not `clamp`, and the lowest bits of a number so large that it has no fraction and not a cast: both are done
+    // for many at a time.
+    let held = if number > 0.0 { number } else { 0.0 };
+    let held = if held < 1.0 { held } else { 1.0 };
+    let place = (held * (STEPS - 1) as f64 + WHOLE).to_bits() as u16;
     if number.is_nan() { u16::MAX } else { place }
 }
 
@@ -233,7 +250,7 @@ mod tests {
             (0..200).map(|i| f64::from(i) / 150.0 - 0.1).chain([f64::NAN, f64::INFINITY, f64::NEG_INFINITY]).collect();
         // A row goes on beside the image.
         let mut pixels = vec![[1; 3]; numbers.len() + 30];
-        map.paint(&numbers, &mut pixels);
+        paint(&map.inks(|color| color), &numbers, &mut pixels);
         let (painted, beyond) = pixels.split_at(numbers.len());
         assert_eq!(painted, numbers.iter().map(|number| map.color(*number)).collect::<Vec<_>>());
         assert!(beyond.iter().all(|pixel| *pixel == [1; 3]));

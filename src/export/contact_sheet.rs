@@ -118,7 +118,7 @@ pub(super) fn draw(panels: &Panels<'_>) -> Sheet {
     let mut heights = vec![head];
     heights.extend(rows.iter().map(|row| row.height() + GAP));
     heights.push(MARGIN - GAP);
-    let mut sheet = Sheet::bare(WIDTH, heights.iter().sum());
+    let mut sheet = Sheet::bare(WIDTH, heights.iter().sum(), ());
     // Row by row on parts of the sheet, so that they can be drawn side by side.
     let mut parts = sheet.parts(heights.into_iter());
     parts.par_iter_mut().enumerate().with_max_len(1).for_each(|(number, part)| {

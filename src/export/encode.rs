@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::colormap::Rgb;
 
 /// Most colours of a palette.
-const MOST: usize = 256;
+pub(super) const MOST: usize = 256;
 /// Places for colours; a power of two, and several times as many as there are colours, so that few share one.
 const PLACES: usize = 2048;
 const FREE: u64 = u64::MAX;
@@ -14,32 +14,59 @@ const EXCERPTS: usize = 64;
 const EXCERPT: usize = 3 << 10;
 
 /// Writes pixels `[row][col]` of red, green, blue.
-pub(super) fn png(out: impl Write, (width, height): (usize, usize), pixels: &[u8], title: &str) -> io::Result<()> {
+pub(super) fn png(out: impl Write, size: (usize, usize), pixels: &[u8], title: &str) -> io::Result<()> {
+    match Indexed::of(pixels, 3 * size.0) {
+        Some(Indexed { palette, pixels }) => indexed_png(out, size, &pixels, &palette, title),
+        None => write(out, size, pixels, None, title),
+    }
+}
+
+/// Writes pixels `[row][col]`, each the number of a colour of `palette`, which runs from dark to light ([`order`]).
+pub(super) fn indexed_png(
+    out: impl Write,
+    size: (usize, usize),
+    pixels: &[u8],
+    palette: &[Rgb],
+    title: &str,
+) -> io::Result<()> {
+    write(out, size, pixels, Some(palette), title)
+}
+
+fn write(
+    out: impl Write,
+    (width, height): (usize, usize),
+    pixels: &[u8],
+    palette: Option<&[Rgb]>,
+    title: &str,
+) -> io::Result<()> {
     let side = |n: usize| u32::try_from(n).map_err(io::Error::other);
     let mut encoder = png::Encoder::new(out, side(width)?, side(height)?);
     encoder.set_depth(png::BitDepth::Eight);
     // Flat drawings: harder work would make them little smaller. Nor would trying all filters for each row.
     encoder.set_compression(png::Compression::Fast);
     encoder.set_filter(png::Filter::Paeth);
-    let indexed = Indexed::of(pixels, 3 * width);
-    match &indexed {
-        Some(indexed) => {
-            encoder.set_color(png::ColorType::Indexed);
-            encoder.set_palette(indexed.palette.concat());
-        }
-        None => encoder.set_color(png::ColorType::Rgb),
+    if let Some(palette) = palette {
+        encoder.set_color(png::ColorType::Indexed);
+        encoder.set_palette(palette.concat());
+    } else {
+        encoder.set_color(png::ColorType::Rgb);
     }
     // Text chunks hold Latin-1 only.
     let title: String = title.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
     encoder.add_text_chunk("Title".into(), title)?;
     encoder.add_text_chunk("Software".into(), concat!("stemstream ", env!("CARGO_PKG_VERSION")).into())?;
     let mut writer = encoder.write_header()?;
-    writer.write_image_data(indexed.as_ref().map_or(pixels, |indexed| &indexed.pixels))?;
+    writer.write_image_data(pixels)?;
     writer.finish().map_err(Into::into)
 }
 
-/// Pixels as places in a palette, which runs from dark to light: what is nearly as bright has a number nearby, and the
-/// filters of PNG find small differences.
+/// Where a colour belongs in a palette: by how bright it is. What is nearly as bright has a number nearby then, and the filters
+/// of PNG find small differences.
+pub(super) fn order(color: Rgb) -> u32 {
+    color.map(u32::from).iter().sum()
+}
+
+/// Pixels as places in a palette.
 struct Indexed {
     palette: Vec<Rgb>,
     pixels: Vec<u8>,
@@ -72,7 +99,7 @@ impl Indexed {
         }
         let colors = colors.colors;
         let mut order: Vec<usize> = (0..colors.len()).collect();
-        order.sort_by_key(|i| colors[*i].map(u32::from).iter().sum::<u32>());
+        order.sort_by_key(|i| self::order(colors[*i]));
         let mut sorted = [0u8; MOST];
         order.iter().enumerate().for_each(|(to, from)| sorted[*from] = to as u8);
         for place in &mut places {

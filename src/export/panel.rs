@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::OnceLock;
 
-use super::canvas::{AMBER, Area, BRIGHT, Canvas, DIM, Point};
-use super::colormap::{Colormap, Rgb};
+use super::canvas::{AMBER, Area, BACKGROUND, BRIGHT, Canvas, DIM, Palette, Pixel, Point};
+use super::colormap::{Colormap, NOT_A_NUMBER, Rgb, paint};
 use super::font;
 use super::run::{Layer, RunResults};
 use super::tone::{Resampling, Tone, number, round_length, spread};
@@ -165,29 +165,44 @@ impl<'a> Panel<'a> {
         (width.max(font::width(&self.title, TEXT)), height)
     }
 
+    /// Every colour of the panel and of what may be written around it; `None` where these are too many for a palette.
+    pub(super) fn palette(&self) -> Option<Palette> {
+        // The edges of marks are mixed with what they lie on.
+        let plain = self.marks.is_empty();
+        let around = [BACKGROUND, BRIGHT, DIM, NOT_A_NUMBER];
+        plain.then(|| Palette::of([self.map.all(), &around].concat())).flatten()
+    }
+
     /// Draws the panel with its upper left corner at (`x`, `y`).
     pub(super) fn draw(&self, canvas: &mut Canvas<'_>, x: usize, y: usize, shown: Shown) {
+        let area = self.draw_plain(canvas, x, y, shown);
+        for mark in &self.marks {
+            self.draw_mark(canvas, mark, area);
+        }
+    }
+
+    /// As [`draw`](Self::draw), without marks; returns where the image is.
+    pub(super) fn draw_plain<P: Pixel>(&self, canvas: &mut Canvas<'_, P>, x: usize, y: usize, shown: Shown) -> Area {
         canvas.text(x, y, TEXT, BRIGHT, &self.title);
         let area = Area { x, y: y + LINE, width: shown.cols, height: shown.rows };
         let resampling = Resampling::new(&self.image, shown.rows, shown.cols);
+        let inks = self.map.inks(|color| canvas.ink(color));
         // Side by side, because the largest image of a sheet takes as long as all others together.
         canvas.bands(area.y, shown.rows, BAND, |first, band| {
             let mut places = vec![0.0; shown.cols];
             resampling.rows(first..first + band.len(), |row, values| {
                 let Some(values) = values else { return band.repeat(row - first, area.x, shown.cols) };
                 self.tone.positions(values, &mut places);
-                self.map.paint(&places, band.row_from(row - first, area.x));
+                paint(&inks, &places, band.row_from(row - first, area.x));
             });
         });
-        for mark in &self.marks {
-            self.draw_mark(canvas, mark, area);
-        }
         self.draw_color_bar(canvas, x + shown.cols + GAP, area.y, shown.rows.max(BAR_HEIGHT));
         if let Some((length, text)) = self.scale_bar(shown) {
             let top = area.y + shown.rows.max(BAR_HEIGHT) + 8;
             canvas.fill(x, top, length, 5, BRIGHT);
             canvas.text(x, top + 10, TEXT, BRIGHT, &text);
         }
+        area
     }
 
     fn draw_mark(&self, canvas: &mut Canvas<'_>, mark: &Mark, area: Area) {
@@ -227,7 +242,7 @@ impl<'a> Panel<'a> {
         }
     }
 
-    fn draw_color_bar(&self, canvas: &mut Canvas<'_>, x: usize, y: usize, height: usize) {
+    fn draw_color_bar<P: Pixel>(&self, canvas: &mut Canvas<'_, P>, x: usize, y: usize, height: usize) {
         for row in 0..height {
             let share = 1.0 - row as f64 / (height - 1) as f64;
             // One colour where all numbers are the same, that of NaN where there are none.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::canvas::{Area, DIM, Sheet};
+use super::canvas::{Area, DIM, Ink, Pixel, Sheet};
 use super::files::{Place, safe_name};
 use super::panel::{LINE, Panels, Shown, TEXT};
 use super::run::RunResults;
@@ -38,9 +38,14 @@ pub(super) fn write_layer(place: &Place<'_>, panels: &Panels<'_>, number: usize)
     let panel = panels.get(number);
     let shown = Shown::whole(panel.image(), LEAST, MOST);
     let (width, height) = panel.size(shown);
-    let (mut sheet, y) = with_origin(panels.run, width, height);
-    panel.draw(&mut sheet.canvas(), MARGIN, y, shown);
     let name = format!("{}.png", panels.layers[number].name);
+    if let Some(palette) = panel.palette() {
+        let (mut sheet, y) = with_origin::<Ink>(panels.run, (width, height), palette);
+        panel.draw_plain(&mut sheet.canvas(), MARGIN, y, shown);
+        return place.write(&name, "the picture", |out| sheet.png(out, panel.title()));
+    }
+    let (mut sheet, y) = with_origin(panels.run, (width, height), ());
+    panel.draw(&mut sheet.canvas(), MARGIN, y, shown);
     place.write(&name, "the picture", |out| sheet.png(out, panel.title()))
 }
 
@@ -48,15 +53,15 @@ pub(super) fn write_curve(place: &Place<'_>, run: &RunResults, curve: &Curve) ->
     let own = (curve.name == "frc").then(|| charts::ring_correlation(run)).flatten();
     let plot = own.unwrap_or_else(|| charts::columns(curve));
     let (width, height) = PLOT;
-    let (mut sheet, y) = with_origin(run, width, height);
+    let (mut sheet, y) = with_origin(run, PLOT, ());
     plot.draw(&mut sheet.canvas(), Area { x: MARGIN, y, width, height });
     place.write(&format!("{}.png", safe_name(&curve.name)), "the picture", |out| sheet.png(out, &plot.title))
 }
 
-/// A sheet with room for `width` × `height` pixels at its margin and the run's name below; where the room begins.
-fn with_origin(run: &RunResults, width: usize, height: usize) -> (Sheet, usize) {
+/// A sheet with room for `size` (width × height) pixels at its margin and the run's name below; where the room begins.
+fn with_origin<P: Pixel>(run: &RunResults, (width, height): (usize, usize), palette: P::Palette) -> (Sheet<P>, usize) {
     let origin = font::wrap(&format!("{} · {}", run.base_name, run.timestamp), TEXT, width);
-    let mut sheet = Sheet::new(width + 2 * MARGIN, height + MARGIN / 2 + origin.len() * LINE + 2 * MARGIN);
+    let mut sheet = Sheet::new(width + 2 * MARGIN, height + MARGIN / 2 + origin.len() * LINE + 2 * MARGIN, palette);
     let mut canvas = sheet.canvas();
     for (number, line) in origin.iter().enumerate() {
         canvas.text(MARGIN, MARGIN + height + MARGIN / 2 + number * LINE, TEXT, DIM, line);

@@ -89,7 +89,7 @@ impl Tone {
 }
 
 /// Values that percentiles are found from; of more, every so many-th is taken.
-const ENOUGH: usize = 1 << 17;
+const ENOUGH: usize = 1 << 15;
 
 /// Every so many-th of `count` values, in order: all of few, and of many some that are spread over them. Limits of contrast
 /// need no more.
