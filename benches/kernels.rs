@@ -8,7 +8,7 @@ use num_complex::Complex;
 use stemstream::axes::{Crop, DType, DetShape, Image, ScanShape};
 use stemstream::kernel::convert::{PixelSums, offset, pack_pair, pixel_sums};
 use stemstream::kernel::correlate::{Normalisation, multiply_packed};
-use stemstream::kernel::disk::{KnownDisk, find};
+use stemstream::kernel::disk::{Care, KnownDisk, find};
 use stemstream::kernel::fft2::Fft2;
 use stemstream::kernel::lanes::{Cell, PairCorrelation};
 use stemstream::kernel::peak::find_pair;
@@ -187,11 +187,11 @@ fn disk(c: &mut Criterion) {
             let from_edge = radius - (r as f64 - row).hypot(c as f64 - row);
             100.0 * (from_edge + 0.5).clamp(0.0, 1.0) + f64::from(noise[r * side + c]) / 64.0
         });
-        let found = find(&pattern, KnownDisk::default()).expect("a disk");
+        let found = find(&pattern, KnownDisk::default(), Care::Full).expect("a disk");
         assert!((found.row - row).abs() < 0.1 && (found.radius - radius).abs() < 0.3, "{found:?}");
         group.throughput(Throughput::Elements((side * side) as u64));
         group.bench_with_input(BenchmarkId::new("find", side), &pattern, |b, pattern| {
-            b.iter(|| find(black_box(pattern), KnownDisk::default()));
+            b.iter(|| find(black_box(pattern), KnownDisk::default(), Care::Full));
         });
     }
 }

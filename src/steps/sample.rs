@@ -37,20 +37,20 @@ pub(super) struct Sample {
 }
 
 /// A sample of the source's frames, and what `look` finds in its mean. It is taken in two parts: where `enough` says that the
-/// two halves of the first quarter, both of frames from all over the scan, look the same, the rest is not read. All three
-/// are looked at side by side.
+/// two halves of the first quarter, both of frames from all over the scan, look the same at a `glance`, the rest is not read.
+/// All three are looked at side by side.
 ///
 /// Which frames depends on the shape, the type of the samples, and that decision alone, so that the same scan gives the
 /// same sample from every file format and with any number of workers.
 ///
 /// # Errors
 /// Whatever the source says; `Interrupted`.
-pub(super) fn take<T: Send>(
+pub(super) fn take<T: Send, G: Send>(
     source: &dyn FrameSource,
     workers: &Workers,
     cancel: &CancelToken,
-    look: impl Fn(&Image) -> T + Sync,
-    enough: impl Fn(&T, &T) -> bool + Sync,
+    (look, glance): (impl Fn(&Image) -> T + Sync, impl Fn(&Image) -> G + Sync),
+    enough: impl Fn(&G, &G) -> bool + Sync,
 ) -> Result<(Sample, T)> {
     let places = Places::of(source);
     let seen = |part: &Part| {
@@ -64,7 +64,7 @@ pub(super) fn take<T: Send>(
             return seen(&places.read(source, cancel, rest, |nth| nth)?);
         }
         let first = places.read(source, cancel, 0..places.first, Places::early)?;
-        let half = |odd: usize| first.half(odd, source).map(|mean| look(&mean));
+        let half = |odd: usize| first.half(odd, source).map(|mean| glance(&mean));
         let (whole, (even, odd)) = rayon::join(|| seen(&first), || rayon::join(|| half(0), || half(1)));
         if enough(&even?, &odd?) {
             return whole;
@@ -261,7 +261,9 @@ mod tests {
             let source = crate::read::open(&path, &Config::default().source).expect("open");
             let found = [1, 2, 5].map(|workers| {
                 let workers = Workers::new(workers).expect("threads");
-                take(&*source, &workers, &CancelToken::new(), |_| (), |(), ()| enough).expect("sample").0
+                take(&*source, &workers, &CancelToken::new(), (|_: &Image| (), |_: &Image| ()), |(), ()| enough)
+                    .expect("sample")
+                    .0
             });
             assert!(found.iter().all(|one| *one == found[0]), "{kind}");
             if kind == "<u2" {
@@ -291,7 +293,7 @@ mod tests {
             compared.lock().expect("unpoisoned").extend([*a, *b]);
             true
         };
-        let (sample, seen) = take(&*source, &workers, &CancelToken::new(), look, enough).expect("sample");
+        let (sample, seen) = take(&*source, &workers, &CancelToken::new(), (look, look), enough).expect("sample");
         let means = compared.into_inner().expect("unpoisoned");
         assert!(means.len() == 2 && means.iter().all(|mean| (900.0..1500.0).contains(mean)), "{means:?}");
         assert!((seen - look(&sample.pattern)).abs() < 1e-9, "what was seen in the whole of it");

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::axes::{CountRange, Crop, DetShape, Image};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::kernel::disk::{self, Disk, KnownDisk};
+use crate::kernel::disk::{self, Care, Disk, KnownDisk};
 use crate::pipeline::Workers;
 use crate::progress::CancelToken;
 use crate::read::FrameSource;
@@ -54,9 +54,10 @@ pub struct Detected {
 pub fn detect(source: &dyn FrameSource, config: &Config, workers: &Workers, cancel: &CancelToken) -> Result<Detected> {
     let info = source.info();
     let known = KnownDisk { center: config.disk.center, radius: config.disk.radius };
-    let look = |pattern: &Image| disk::find(pattern, known);
+    let look = |pattern: &Image| disk::find(pattern, known, Care::Full);
+    let glance = |pattern: &Image| disk::find(pattern, known, Care::Rough);
     let (Sample { pattern, counts }, disk) =
-        sample::take(source, workers, cancel, look, |a, b| agree(a.as_ref(), b.as_ref()))?;
+        sample::take(source, workers, cancel, (look, glance), |a, b| agree(a.as_ref(), b.as_ref()))?;
     if pattern.iter().all(|&v| v == 0.0) {
         return Err(Error::input(&info.path, "frames with counts", "only zeros")
             .with_hint("was the beam blanked? `stemstream info` shows what the file says about itself"));
@@ -161,12 +162,12 @@ mod tests {
             (nothing.clone(), nothing, false),
         ];
         for (number, (a, b, same)) in cases.into_iter().enumerate() {
-            let [a, b] = [a, b].map(|half| disk::find(&half, KnownDisk::default()));
+            let [a, b] = [a, b].map(|half| disk::find(&half, KnownDisk::default(), Care::Rough));
             assert_eq!(agree(a.as_ref(), b.as_ref()), same, "{number}");
         }
         // What the user knows is not asked for.
         let known = KnownDisk { center: Some([9.0, 9.0]), radius: Some(4.0) };
-        let blank = || disk::find(&Image::zeros((48, 48)), known);
+        let blank = || disk::find(&Image::zeros((48, 48)), known, Care::Rough);
         assert!(agree(blank().as_ref(), blank().as_ref()));
     }
 }
