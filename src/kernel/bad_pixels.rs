@@ -11,6 +11,8 @@
 //! - Outside: only bright ones, compared with the second brightest of their neighbours, because scattering falls off
 //!   steeply.
 
+use std::ops::{Deref, DerefMut};
+
 use ndarray::Array2;
 use rayon::prelude::*;
 
@@ -172,6 +174,30 @@ impl Zones {
     }
 }
 
+/// Pixels around one, at most [`REACH`] rows and columns away.
+const MOST_AROUND: usize = (2 * REACH + 1) * (2 * REACH + 1) - 1;
+
+/// Values of the pixels around one. Every pixel of the crop looks at some: they do not go to the heap.
+#[derive(Clone, Copy)]
+struct Around {
+    values: [f64; MOST_AROUND],
+    len: usize,
+}
+
+impl Deref for Around {
+    type Target = [f64];
+
+    fn deref(&self) -> &[f64] {
+        &self.values[..self.len]
+    }
+}
+
+impl DerefMut for Around {
+    fn deref_mut(&mut self) -> &mut [f64] {
+        &mut self.values[..self.len]
+    }
+}
+
 struct Search<'a> {
     s: &'a Statistics<'a>,
     zones: Zones,
@@ -194,17 +220,21 @@ impl Search<'_> {
     }
 
     /// Values of the pixels at most `reach` rows and columns away that `take` accepts, without the pixel itself.
-    fn around(&self, (row, col): (usize, usize), reach: usize, take: impl Fn(usize, usize) -> Option<f64>) -> Vec<f64> {
+    fn around(&self, (row, col): (usize, usize), reach: usize, take: impl Fn(usize, usize) -> Option<f64>) -> Around {
         let (rows, cols) = self.s.mean.dim();
-        let mut values = Vec::with_capacity(24);
+        let mut around = Around { values: [0.0; MOST_AROUND], len: 0 };
         for r in row.saturating_sub(reach)..=(row + reach).min(rows - 1) {
             for c in col.saturating_sub(reach)..=(col + reach).min(cols - 1) {
-                if (r, c) != (row, col) {
-                    values.extend(take(r, c));
+                if (r, c) == (row, col) {
+                    continue;
+                }
+                if let (Some(place), Some(value)) = (around.values.get_mut(around.len), take(r, c)) {
+                    *place = value;
+                    around.len += 1;
                 }
             }
         }
-        values
+        around
     }
 
     fn mean_at(&self, row: usize, col: usize) -> Option<f64> {
@@ -227,11 +257,11 @@ impl Search<'_> {
         let ratio = (value / level).max(0.0);
         let sure = deviance(self.counts(level, dispersion.0), ratio) > SURE
             && (value - level).abs() > 6.0 * (GAIN_SPREAD * level).hypot(spread);
-        let close = self.around((row, col), 1, |r, c| self.mean_at(r, c));
-        if ratio > 1.5 && sure && (ratio > 10.0 || stands_above(value, level, close.clone())) {
+        let close = || self.around((row, col), 1, |r, c| self.mean_at(r, c));
+        if ratio > 1.5 && sure && (ratio > 10.0 || stands_above(value, level, &close())) {
             return Some(Flaw::Hot);
         }
-        if (ratio < 0.5 && sure && (ratio < 0.02 || stands_above(-value, -level, negative(&close))))
+        if (ratio < 0.5 && sure && (ratio < 0.02 || stands_below(value, level, &close())))
             || self.counts_nothing(row, col)
         {
             return Some(Flaw::Dead);
@@ -247,10 +277,10 @@ impl Search<'_> {
         }
         // A variance out of n samples has a relative standard deviation of sqrt(2 / n).
         let noise = level * (2.0 / self.s.frames as f64).sqrt();
-        let close = self.around(at, 1, |r, c| self.s.dispersion_at(r, c));
+        let close = || self.around(at, 1, |r, c| self.s.dispersion_at(r, c));
         let more = value > 3.0 * level && value - level > 8.0 * noise.hypot(spread);
         let less = value < 0.2 * level && level - value > 5.0 * noise.max(spread);
-        (more && stands_above(value, level, close.clone())) || (less && stands_above(-value, -level, negative(&close)))
+        (more && stands_above(value, level, &close())) || (less && stands_below(value, level, &close()))
     }
 
     /// Whether a pixel without any count lies between pixels that all but surely would count.
@@ -279,7 +309,7 @@ impl Search<'_> {
     }
 
     /// Whether a pixel is more than three times as bright as the second brightest of `around`.
-    fn is_far_above(&self, (row, col): (usize, usize), mut around: Vec<f64>) -> bool {
+    fn is_far_above(&self, (row, col): (usize, usize), mut around: Around) -> bool {
         around.sort_unstable_by(f64::total_cmp);
         let Some(second) = around.len().checked_sub(2).map(|i| around[i]) else { return false };
         // Where nothing was counted, one count is not unusual.
@@ -302,21 +332,25 @@ fn deviance(expected: f64, ratio: f64) -> f64 {
 }
 
 /// Whether all but one of `close` lie below the middle between `level` and `value`.
-fn stands_above(value: f64, level: f64, close: Vec<f64>) -> bool {
+fn stands_above(value: f64, level: f64, close: &[f64]) -> bool {
     let middle = f64::midpoint(value, level);
-    close.into_iter().filter(|v| *v > middle).count() <= 1
+    close.iter().filter(|v| **v > middle).count() <= 1
 }
 
-/// The negatives; zeros left out, because a row of dead pixels is not what a dead pixel should be compared with.
-fn negative(values: &[f64]) -> Vec<f64> {
-    values.iter().filter(|v| **v != 0.0).map(|v| -v).collect()
+/// Whether all but one lie above it; zeros left out, because a row of dead pixels is not what a dead pixel should be compared
+/// with.
+fn stands_below(value: f64, level: f64, close: &[f64]) -> bool {
+    let middle = f64::midpoint(value, level);
+    close.iter().filter(|v| **v != 0.0 && **v < middle).count() <= 1
 }
 
-/// Median, and median of the distances from it in terms of a standard deviation.
+/// Median, and median of the distances from it in terms of a standard deviation. The distances take the values' place.
 fn level_and_spread(values: &mut [f64]) -> (f64, f64) {
     let level = median(values);
-    let mut distances: Vec<f64> = values.iter().map(|v| (v - level).abs()).collect();
-    (level, 1.4826 * median(&mut distances))
+    for value in &mut *values {
+        *value = (*value - level).abs();
+    }
+    (level, 1.4826 * median(values))
 }
 
 fn median(values: &mut [f64]) -> f64 {

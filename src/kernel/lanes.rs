@@ -64,13 +64,21 @@ impl PairCorrelation {
         let (down, across) = (Line::new(shape.rows)?, Line::new(shape.cols)?);
         let layout = Layout::new(shape);
         let mut reference = vec![Cell::default(); shape.rows.div_ceil(LANES) * shape.cols];
-        for row in 0..shape.rows {
-            for col in 0..shape.cols {
-                let (u, v) = (down.frequency(row), across.frequency(col));
-                let z = if u + v == 0 { Complex::default() } else { reference_conj[v * shape.rows + u] };
-                let cell = &mut reference[row / LANES * shape.cols + col];
-                (cell.re[row % LANES], cell.im[row % LANES]) = (z.re, z.im);
+        let rows: Vec<usize> = (0..shape.rows).map(|row| down.frequency(row)).collect();
+        for col in 0..shape.cols {
+            let v = across.frequency(col);
+            // Of one column of the spectrum, whose numbers lie together.
+            let column = &reference_conj[v * shape.rows..(v + 1) * shape.rows];
+            for (strip, rows) in rows.chunks(LANES).enumerate() {
+                let cell = &mut reference[strip * shape.cols + col];
+                for (lane, u) in rows.iter().enumerate() {
+                    (cell.re[lane], cell.im[lane]) = (column[*u].re, column[*u].im);
+                }
             }
+        }
+        // Row and column 0 of a transform in place stay where they are.
+        if let Some(cell) = reference.first_mut() {
+            (cell.re[0], cell.im[0]) = (0.0, 0.0);
         }
         Some(Self { layout, down, across, reference })
     }
