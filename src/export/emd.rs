@@ -97,7 +97,7 @@ fn create_with(path: &Path, run: &RunResults) -> Result<String> {
         .open(&part)
         .map_err(|e| Error::io(path, "create the EMD file", e))?;
     let written = (|| {
-        let file = File::create(&part).map_err(failed(path, "create the EMD file"))?;
+        let file = h5::files().create(&part).map_err(failed(path, "create the EMD file"))?;
         tag_as_emd(&file).map_err(failed(path, "write the EMD header"))?;
         let name = add_run(&file, path, run)?;
         file.close().map_err(failed(path, "close the EMD file"))?;
@@ -267,12 +267,12 @@ fn check_writable(path: &Path) -> Result<()> {
 /// Opens a file for writing; waits a moment for another run that is writing its results into the same file.
 fn open_for_writing(path: &Path) -> Result<File> {
     for _ in 0..LOCK_TRIES {
-        match File::open_rw(path) {
+        match h5::files().open_rw(path) {
             Err(e) if e.to_string().contains("unable to lock file") => thread::sleep(LOCK_PAUSE),
             opened => return opened.map_err(|e| open_error(path, &e)),
         }
     }
-    File::open_rw(path).map_err(|e| open_error(path, &e))
+    h5::files().open_rw(path).map_err(|e| open_error(path, &e))
 }
 
 /// Why the library would not open a file for writing, in words that help.

@@ -4,13 +4,21 @@ use std::io;
 use std::path::Path;
 
 use hdf5::types::VarLenUnicode;
-use hdf5::{Group, H5Type, Location};
+use hdf5::{FileBuilder, Group, H5Type, Location};
 
 use crate::axes::Image;
 use crate::error::{Error, Result};
 
 /// Result of a call into the HDF5 library.
 pub(super) type H5Result<T> = std::result::Result<T, hdf5::Error>;
+
+/// Files in the format that all versions of the library read: from version 2.0 on they choose a newer one, which would also come
+/// into a user's own file. What is written does not depend on which one this program is linked with.
+pub(super) fn files() -> FileBuilder {
+    let mut files = FileBuilder::new();
+    files.with_fapl(|access| access.libver_earliest());
+    files
+}
 
 /// A failed call on a file that is ours to write. The operating system's own error number, where the library
 /// passes one on, decides the kind (a full disk, a missing permission).

@@ -151,7 +151,7 @@ impl Hdf5CacheWriter {
             .map_err(|e| Error::io(&path, "create the HDF5 cache", e))?;
         let action = "create the HDF5 cache";
         // When this fails, the file may be another process's, which holds its lock: it stays.
-        let file = File::create(&part).map_err(failed(&path, action))?;
+        let file = h5::files().create(&part).map_err(failed(&path, action))?;
         let (bigft, correlations) = lay_out(&file, meta, AllocTime::Incr).map_err(|e| {
             let _ = fs::remove_file(&part);
             h5::write_error(&path, action, &e)

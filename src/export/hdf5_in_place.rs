@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use hdf5::Dataset;
 use hdf5::plist::dataset_create::AllocTime;
-use hdf5::{Dataset, File};
 
 use super::files::{folder_of, publish, require_free};
 use super::h5::{self, H5Result, failed};
@@ -100,7 +100,7 @@ pub fn lay_out_run(
 pub fn finish_in_place(file: &Path, step_completed: usize) -> Result<PathBuf> {
     let named = file.with_extension("");
     let close = || -> H5Result<()> {
-        let file = File::open_rw(file)?;
+        let file = h5::files().open_rw(file)?;
         let at = file.group("metadata")?;
         // A run that was killed at this very place has said so already.
         if at.attr_names()?.iter().all(|name| name != "step_completed") {
@@ -118,7 +118,7 @@ fn write_layout(file: &Path, meta: &CacheMeta) -> H5Result<Option<[Place; 2]>> {
     let chunks = meta.crop.shape().len();
     // The index grows by small pieces; without room of its own they would lie between the images.
     let index = (chunks as u64).saturating_mul(INDEX_PER_CHUNK).max(1 << 16);
-    let mut builder = hdf5::FileBuilder::new();
+    let mut builder = h5::files();
     let (image_bytes, block) = ((meta.scan.len() * size_of::<f64>()) as u64, BLOCK as u64);
     builder.with_fapl(|access| {
         access.meta_block_size(index);
