@@ -53,11 +53,20 @@ fn write(
     }
     // Text chunks hold Latin-1 only.
     let title: String = title.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
-    encoder.add_text_chunk("Title".into(), title)?;
-    encoder.add_text_chunk("Software".into(), concat!("stemstream ", env!("CARGO_PKG_VERSION")).into())?;
-    let mut writer = encoder.write_header()?;
-    writer.write_image_data(pixels)?;
-    writer.finish().map_err(Into::into)
+    encoder.add_text_chunk("Title".into(), title).map_err(plain)?;
+    let software = concat!("stemstream ", env!("CARGO_PKG_VERSION"));
+    encoder.add_text_chunk("Software".into(), software.into()).map_err(plain)?;
+    let mut writer = encoder.write_header().map_err(plain)?;
+    writer.write_image_data(pixels).map_err(plain)?;
+    writer.finish().map_err(plain)
+}
+
+/// The operating system's error inside one of the encoder, so that a full disk is called one.
+fn plain(error: png::EncodingError) -> io::Error {
+    match error {
+        png::EncodingError::IoError(error) => error,
+        other => io::Error::other(other),
+    }
 }
 
 /// Where a colour belongs in a palette: by how bright it is. What is nearly as bright has a number nearby then, and the filters
@@ -180,6 +189,26 @@ mod tests {
             png(&mut bytes, (width, height), &pixels, "Å").unwrap();
             let kind = if count > MOST { png::ColorType::Rgb } else { png::ColorType::Indexed };
             assert!(decoded(&bytes) == (kind, pixels), "{width}×{height}, {count} colours");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_called_one_wherever_the_picture_ends() {
+        /// Takes so many bytes.
+        struct Disk(usize);
+        impl Write for Disk {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let count = bytes.len().min(self.0);
+                self.0 -= count;
+                if count > 0 { Ok(count) } else { Err(io::ErrorKind::StorageFull.into()) }
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        for room in [0, 10, 60, 300, 1000] {
+            let error = png(Disk(room), (200, 100), &sheet(200, 100, 5000), "a picture").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{room}");
         }
     }
 
