@@ -36,6 +36,7 @@ pub mod hdf5_cache;
 pub mod hdf5_copy;
 #[cfg(feature = "hdf5")]
 pub mod hdf5_in_place;
+mod ink;
 mod inset;
 pub mod mib;
 mod panel;

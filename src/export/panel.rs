@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::OnceLock;
 
-use super::canvas::{AMBER, Area, BACKGROUND, BRIGHT, Canvas, DIM, Palette, Pixel, Point};
+use super::canvas::{AMBER, Area, BACKGROUND, BRIGHT, Canvas, DIM, Point};
 use super::colormap::{Colormap, NOT_A_NUMBER, Rgb, paint};
 use super::font;
+use super::ink::{Palette, Pixel};
 use super::run::{Layer, RunResults};
 use super::tone::{Resampling, Tone, number, round_length, spread};
 use crate::axes::{Image, Plane};

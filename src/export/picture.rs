@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::canvas::{Area, DIM, Ink, Pixel, Sheet};
+use super::canvas::{Area, DIM, Sheet};
 use super::files::{Place, safe_name};
+use super::ink::{Ink, Pixel};
 use super::panel::{LINE, Panels, Shown, TEXT};
 use super::run::RunResults;
 use super::{charts, font};
