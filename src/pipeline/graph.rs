@@ -168,7 +168,9 @@ impl<'env> Graph<'env> {
         let shared = &self.shared;
         let tasks: Vec<_> = self.threads.into_iter().map(|(name, prepare)| (name, prepare())).collect();
         std::thread::scope(|scope| {
-            for (name, task) in tasks {
+            // Who takes begins before who gives: a new thread needs the process's memory map for itself, and waits long for
+            // it once readers fill new buffers.
+            for (name, task) in tasks.into_iter().rev() {
                 let guarded = move || run_guarded(shared, &name, task);
                 if let Err(refused) = std::thread::Builder::new().spawn_scoped(scope, guarded) {
                     shared.fail(Error::bug(format!("the system refused a thread: {refused}")));

@@ -9,6 +9,9 @@ use crate::error::Result;
 use crate::memory::{AlignedBytes, Charge, MemoryBudget};
 
 /// A fixed number of equal buffers. Clones share them; any thread may take and return them.
+///
+/// They lie side by side: of each alone, what does not fill a huge page would be hundreds of usual pages, which the disk is
+/// told of one by one where it writes to them.
 #[derive(Debug, Clone)]
 pub struct Pool {
     free: Receiver<AlignedBytes>,
@@ -25,16 +28,16 @@ impl Pool {
     pub fn new(budget: &MemoryBudget, what: &str, count: usize, buffer_len: usize) -> Result<Self> {
         let charge = budget.charge(Self::bytes(count, buffer_len), what)?;
         let (back, free) = bounded(count.max(1));
-        for _ in 0..count {
+        for buffer in AlignedBytes::zeroed_together(count, buffer_len) {
             // The channel has room for exactly these.
-            let _ = back.send(AlignedBytes::zeroed(buffer_len));
+            let _ = back.send(buffer);
         }
         Ok(Self { free, back, buffer_len, _charge: std::sync::Arc::new(charge) })
     }
 
     /// What `count` buffers of `buffer_len` bytes are charged with.
     pub fn bytes(count: usize, buffer_len: usize) -> u64 {
-        (count * AlignedBytes::held(buffer_len)) as u64
+        AlignedBytes::held_together(count, buffer_len) as u64
     }
 
     /// Bytes of one buffer.
@@ -89,13 +92,14 @@ impl Drop for Pooled {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::BLOCK;
 
     #[test]
     fn a_pool_charges_the_budget_and_takes_buffers_back() {
-        let budget = MemoryBudget::new(100);
+        let budget = MemoryBudget::new(3 * BLOCK as u64 - 1);
         assert_eq!(Pool::new(&budget, "x", 3, 40).map(|_| ()).map_err(|e| e.exit_code()), Err(5));
         let pool = Pool::new(&budget, "x", 2, 40).expect("fits");
-        assert_eq!(budget.used(), 80);
+        assert_eq!(budget.used(), 2 * BLOCK as u64, "as much as they take");
         let (a, b) = (pool.try_take().expect("free"), pool.try_take().expect("free"));
         assert!(pool.try_take().is_none());
         assert_eq!((a.cast::<f64>().len(), b.len()), (5, 40));

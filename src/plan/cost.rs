@@ -126,12 +126,12 @@ impl Sizes {
 
     /// What the corner turn is charged with, beside the stack.
     fn corner_turn_charge(&self, request: &Request<'_>, plan: &Plan) -> u64 {
-        let parts = if blocks_are_slabs(request, plan) { 1 } else { plan.read_buffers as u64 };
+        let parts = if blocks_are_slabs(request, plan) { 1 } else { plan.read_buffers };
         let raw = match piece_buffers(request, plan) {
             Some(pieces) => pieces,
-            None => plan.read_buffers as u64 * held((plan.read_frames * request.frame_bytes + READ_SLACK) as u64),
+            None => pool(plan.read_buffers, (plan.read_frames * request.frame_bytes + READ_SLACK) as u64),
         };
-        raw + parts * held(self.turned(plan)) + self.fixed(request, plan)
+        raw + pool(parts, self.turned(plan)) + self.fixed(request, plan)
     }
 
     /// What the corner turn will hold, `stack` included. Buffers that are never filled take no memory, and those for
@@ -156,11 +156,11 @@ impl Sizes {
 
     /// Slabs that are written, and sums.
     fn fixed(&self, request: &Request<'_>, plan: &Plan) -> u64 {
-        let slabs = if plan.in_memory { 0 } else { plan.slab_buffers as u64 };
+        let slabs = if plan.in_memory { 0 } else { plan.slab_buffers };
         let sums = (request.det.len() as u64 + self.crop) * 16;
-        slabs * held(self.slab)
+        pool(slabs, self.slab)
             // The blocks', the total, and a few whole images of it.
-            + sums * (plan.sum_buffers() as u64 + 4)
+            + pool(plan.sum_buffers(), sums) + 4 * sums
             + (plan.turn_workers * request.det.len()) as u64 * 4
             + request.held_bytes
     }
@@ -194,7 +194,7 @@ impl Sizes {
             return reference + most;
         }
         let tile = (plan.tile_rows * plan.tile_cols) as u64 * self.scan * self.real;
-        let tiles = held(2 * tile) * plan.spectra_buffers as u64 + held(tile) * plan.correlation_buffers as u64;
+        let tiles = pool(plan.spectra_buffers, 2 * tile) + pool(plan.correlation_buffers, tile);
         let stages = if plan.in_place { 2 * plan.stage_bytes(request.scan) as u64 } else { 0 };
         reference + transform + plan.correlate_workers as u64 * self.engine(1) + tiles + stages
     }
@@ -254,12 +254,12 @@ impl Sizes {
 fn piece_buffers(request: &Request<'_>, plan: &Plan) -> Option<u64> {
     let samples = (request.dtype.size(), plan.stack_type.size());
     let bytes = Pieces::most_bytes(request.det, samples, plan.read_frames, request.frame_bytes);
-    (plan.read_workers == 0).then(|| plan.turn_workers as u64 * held(bytes as u64))
+    (plan.read_workers == 0).then(|| pool(plan.turn_workers, bytes as u64))
 }
 
-/// What a buffer of so many bytes takes in memory.
-fn held(bytes: u64) -> u64 {
-    AlignedBytes::held(bytes as usize) as u64
+/// What so many buffers of so many bytes take in memory.
+fn pool(count: usize, bytes: u64) -> u64 {
+    AlignedBytes::held_together(count, bytes as usize) as u64
 }
 
 /// Whether a block of frames is turned straight into its slab.

@@ -2,7 +2,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::*;
-use crate::memory::MemoryBudget;
+use crate::memory::{BLOCK, MemoryBudget};
 use crate::pipeline::Pool;
 
 /// Emits 0, 1, 2 …
@@ -133,7 +133,8 @@ fn buffers_run_out_and_come_back() {
             out.send(u64::from(item[0]))
         }
     }
-    let budget = MemoryBudget::new(64);
+    let bytes = 2 * BLOCK as u64;
+    let budget = MemoryBudget::new(bytes);
     let sum = AtomicU64::new(0);
     let mut graph = Graph::new("pool", &CancelToken::new());
     let pool = Pool::new(&budget, "test", 2, 32).expect("fits");
@@ -143,7 +144,7 @@ fn buffers_run_out_and_come_back() {
     let report = graph.run().expect("runs");
     assert_eq!(sum.into_inner(), 190);
     assert!(report.blocks[0].blocked_seconds > 0.01, "the source had to wait for buffers");
-    assert_eq!(budget.peak(), 64);
+    assert_eq!(budget.peak(), bytes);
 }
 
 #[test]
