@@ -328,6 +328,13 @@ impl Calibration {
             defocus_angstrom: self.defocus_angstrom.or(other.defocus_angstrom),
         }
     }
+
+    /// Whether frequencies of the scan can be put on the detector: the beam energy, the scan step, and the angle of a detector
+    /// pixel or that of the whole disk are known.
+    pub fn is_complete(&self) -> bool {
+        let angle = self.detector_mrad_per_px.or(self.semiangle_mrad);
+        [self.energy_ev, self.scan_step_angstrom, angle].iter().all(Option::is_some)
+    }
 }
 
 /// Relativistic electron wavelength in Å for a beam energy in eV (`12.26426 / sqrt(E (1 + 0.978475e-6 E))`).

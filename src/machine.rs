@@ -66,6 +66,8 @@ pub struct StepRates {
     pub fit: f64,
     /// The search of the fit, which works on a bounded number of spectra, seconds.
     pub search: f64,
+    /// The same without a calibration: displacements alone are fitted, and nothing is tried twice.
+    pub search_uncalibrated: f64,
     /// The refinement, which works on a bounded number of spectra, seconds.
     pub refine_fixed: f64,
     /// The merge, seconds for each sample inside the disk.
@@ -127,6 +129,7 @@ impl StepRates {
             export_hdf5: or(self.export_hdf5, earlier.export_hdf5),
             fit: or(self.fit, earlier.fit),
             search: or(self.search, earlier.search),
+            search_uncalibrated: or(self.search_uncalibrated, earlier.search_uncalibrated),
             refine_fixed: or(self.refine_fixed, earlier.refine_fixed),
             merge: or(self.merge, earlier.merge),
             deposit: or(self.deposit, earlier.deposit),
@@ -138,7 +141,7 @@ impl StepRates {
 
 impl MachineRates {
     /// The format that this program writes and reads.
-    pub const FORMAT: u32 = 4;
+    pub const FORMAT: u32 = 5;
 
     /// Rates of this machine with nothing measured yet.
     pub fn of_this_machine() -> Self {

@@ -74,7 +74,7 @@ impl AlignedBytes {
     }
 
     /// The memory that a buffer of `len` bytes takes when it is full: its length, and what its last page has to spare.
-    pub const fn held(len: usize) -> usize {
+    const fn held(len: usize) -> usize {
         if len < MAPPED {
             return len;
         }

@@ -223,6 +223,7 @@ fn times_follow_from_the_rates_and_what_was_not_measured_is_named() {
         disk_samples: 500_000_000,
         deposited: 100_000_000,
         parametric: false,
+        calibrated: true,
         refined: false,
         from_disk: false,
     };
@@ -238,6 +239,16 @@ fn times_follow_from_the_rates_and_what_was_not_measured_is_named() {
     for (parametric, expected) in [(false, 2.5), (true, 7.0)] {
         let (steps, _) = Timing { output: 2_000_000_000, parametric, ..timing }.of(&plan, &rates);
         assert!(steps.iter().any(|s| s.step == "results" && (s.seconds - expected).abs() < 1e-9), "{steps:?}");
+    }
+    // The search takes another time without a calibration; where that was not measured, nothing is said of the fit.
+    (rates.steps.fit, rates.steps.search) = (1e-9, 1.5);
+    for (uncalibrated, calibrated, expected) in
+        [(0.0, true, Some(4.0)), (0.0, false, None), (0.25, true, Some(4.0)), (0.25, false, Some(1.5))]
+    {
+        rates.steps.search_uncalibrated = uncalibrated;
+        let (steps, missing) = Timing { parametric: true, calibrated, ..timing }.of(&plan, &rates);
+        let fit = steps.iter().find(|s| s.step == "fit").map(|s| s.seconds);
+        assert_eq!((fit, missing.contains(&"fit")), (expected, expected.is_none()), "{uncalibrated} {calibrated}");
     }
     // Not in memory: the disk is what takes the time.
     let (steps, _) = Timing { from_disk: true, ..timing }.of(&plan, &rates);
@@ -268,6 +279,7 @@ fn what_lies_in_the_hdf5_cache_takes_no_room_in_the_working_cache_and_is_not_cop
         disk_samples: 0,
         deposited: 0,
         parametric: false,
+        calibrated: true,
         refined: false,
         from_disk: false,
     };

@@ -30,6 +30,8 @@ pub struct Timing {
     pub deposited: u64,
     /// Whether aberrations are fitted.
     pub parametric: bool,
+    /// Whether the fit has a calibration, and with it a second kernel.
+    pub calibrated: bool,
     /// Whether the shifts are refined.
     pub refined: bool,
     /// Whether the source comes from the disk, and does not lie in memory.
@@ -56,7 +58,10 @@ impl Timing {
             ("alignment", per(align, self.samples) * share),
         ];
         if self.parametric {
-            all.push(("fit", (per(s.fit, self.disk_samples) + s.search) * share));
+            let search = if self.calibrated { s.search } else { s.search_uncalibrated };
+            // Without the search, which is most of it, the passes say little.
+            let passes = if search > 0.0 { per(s.fit, self.disk_samples) } else { 0.0 };
+            all.push(("fit", (passes + search) * share));
         }
         if self.parametric && self.refined {
             all.push(("refinement", s.refine_fixed * share));

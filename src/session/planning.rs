@@ -192,6 +192,7 @@ pub(super) fn timing(config: &Config, disk: &BrightDisk, request: &Request<'_>) 
     let scan = request.scan.len() as u64;
     let in_disk = (std::f64::consts::PI * disk.radius * disk.radius).min(request.crop.len() as f64) as u64;
     let side = |n: usize| n.min(2 * config.reconstruct.detector_radius + 1) as u64;
+    let calibrated = config.calibration.is_complete();
     Timing {
         mode: request.mode,
         output: scan * (request.images * request.upscale * request.upscale) as u64,
@@ -199,7 +200,8 @@ pub(super) fn timing(config: &Config, disk: &BrightDisk, request: &Request<'_>) 
         disk_samples: scan * in_disk,
         deposited: scan * in_disk.min(side(request.crop.rows) * side(request.crop.cols)),
         parametric: config.is_parametric(),
-        refined: config.is_parametric() && config.align.refine == Refine::Auto,
+        calibrated,
+        refined: config.is_parametric() && config.align.refine == Refine::Auto && calibrated,
         from_disk: match request.around.source_cached {
             Some(cached) => !cached,
             None => scan * (request.det.len() * request.dtype.size()) as u64 > memory::available().bytes,

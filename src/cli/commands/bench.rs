@@ -58,14 +58,21 @@ pub(in crate::cli) fn run(args: &BenchArgs, talk: &Talk, cancel: &CancelToken) -
     let made = |name: &str, size: u64| generated(&folder.0.join(name), size, &workers, (cancel, &bars), talk);
     let mut outcomes = Vec::new();
     if let Some(input) = &args.input {
-        outcomes.push(measure(&Source { path: input.clone(), generated: false, warm: args.warm }, &config)?);
+        outcomes.push(measure(
+            &Source { path: input.clone(), generated: false, calibrated: true, warm: args.warm },
+            &config,
+        )?);
     } else {
         let source = made("scan.mib", size)?;
         let lean = config.with_settings(["run.mode=lean"])?;
         // Everything that a prediction needs: what does not grow with the scan, and both modes. Documented mode comes
         // last, since the disk is busy long after it.
         if !args.quick {
-            outcomes.push(quicker(&made("small.mib", SMALL_SIZE.min(size / 4))?, &lean)?);
+            let small = made("small.mib", SMALL_SIZE.min(size / 4))?;
+            outcomes.push(quicker(&small, &lean)?);
+            if config.is_parametric() {
+                outcomes.push(quicker(&Source { calibrated: false, ..small }, &lean)?);
+            }
             outcomes.push(quicker(&source, &lean)?);
         }
         if args.quick {
@@ -151,7 +158,7 @@ fn generated(
     talk.note(&format!("making a scan of {} positions with {} detector pixels", spec.scan, spec.det));
     write_fast(path, &spec, workers, (cancel, bars))?;
     write_calibration(&path.with_extension("toml"), &spec)?;
-    Ok(Source { path: path.to_owned(), generated: true, warm: true })
+    Ok(Source { path: path.to_owned(), generated: true, calibrated: true, warm: true })
 }
 
 /// Saves the rates; the ones of steps that this bench did not run stay as they were. Where they are; `None` when they

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::axes::{DType, DetShape, ScanShape};
+use crate::axes::{Calibration, DType, DetShape, ScanShape};
 use crate::cache::{Step, WorkingCache};
 use crate::cli::commands::bench::roofline::{Roofline, Work};
 use crate::cli::commands::bench::stages::{Recorder, Stage};
@@ -26,6 +26,8 @@ pub(super) struct Source {
     pub(super) path: PathBuf,
     /// Made for this bench, with its calibration beside it.
     pub(super) generated: bool,
+    /// Whether that one is to be used, for a scan that was made.
+    pub(super) calibrated: bool,
     /// Whether it is to be in the system's memory.
     pub(super) warm: bool,
 }
@@ -142,7 +144,9 @@ fn config_for(source: &Source, config: &Config, folder: &Path) -> Result<Config>
     let mut config = config.clone();
     config.cache.folder = Some(folder.to_owned());
     config.export.folder = Some(folder.to_owned());
-    if source.generated {
+    if source.generated && !source.calibrated {
+        config.calibration = Calibration::default();
+    } else if source.generated {
         let beside = source.path.with_extension("toml");
         let known = Config::from_toml(&crate::read::read_text(&beside)?, &beside.display().to_string())?;
         config.calibration = config.calibration.or(known.calibration);
@@ -256,6 +260,7 @@ impl Outcome {
             "warm": self.warm,
             "mode": mode_name(&self.config),
             "method": if self.config.is_parametric() { "parametric" } else { "classic" },
+            "calibrated": self.config.calibration.is_complete(),
             "workers": self.workers,
             "scan": [scan.rows, scan.cols],
             "det": [det.rows, det.cols],
@@ -279,6 +284,9 @@ pub(super) fn step_rates(outcomes: &[Outcome]) -> StepRates {
     let mut runs: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.generated).collect();
     runs.sort_by(|a, b| positions(a).total_cmp(&positions(b)));
     let mut steps = StepRates::default();
+    // Runs without a calibration are there for one rate.
+    let uncalibrated = |run: &Outcome| run.config.is_parametric() && !run.config.calibration.is_complete();
+    let plain = runs.extract_if(.., |run| uncalibrated(run)).last();
     let lean: Vec<_> = runs.iter().filter(|run| run.config.run.mode == Mode::Lean).collect();
     if let (Some(small), Some(large)) = (lean.first(), lean.last()) {
         let (at_small, at_large) = (small.finish_seconds(), large.finish_seconds());
@@ -291,6 +299,9 @@ pub(super) fn step_rates(outcomes: &[Outcome]) -> StepRates {
     let largest = runs.last().map_or(0.0, |run| positions(run));
     for run in runs.into_iter().filter(|run| positions(run) >= largest) {
         run.update(&mut steps);
+    }
+    if let Some(fit) = plain.and_then(|run| run.stage("fit")) {
+        steps.search_uncalibrated = fit.seconds - fit.streaming_seconds;
     }
     steps
 }

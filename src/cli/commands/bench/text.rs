@@ -40,9 +40,13 @@ fn machine(rates: &MachineRates) -> String {
 
 fn of_run(run: &Outcome) -> String {
     let (scan, det, dtype) = run.shape;
-    let method = if run.config.is_parametric() { "default" } else { "classic" };
+    let method = match (run.config.is_parametric(), run.config.calibration.is_complete()) {
+        (true, true) => "default method",
+        (true, false) => "default method without a calibration",
+        (false, _) => "classic method",
+    };
     let mut text = format!(
-        "{} mode, {method} method: {scan} positions of {det} {dtype}, crop {}, {} workers, {} source\n",
+        "{} mode, {method}: {scan} positions of {det} {dtype}, crop {}, {} workers, {} source\n",
         mode_name(&run.config),
         run.crop,
         run.workers,
