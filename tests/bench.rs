@@ -97,6 +97,31 @@ fn a_generated_scan_gives_one_object_with_rates_graphs_and_the_roofline() {
 }
 
 #[test]
+fn a_whole_bench_takes_the_fit_with_a_calibration_and_without_one() {
+    let home = folder();
+    let scratch = home.path().join("scratch");
+    std::fs::create_dir(&scratch).unwrap();
+    let done = Command::new(env!("CARGO_BIN_EXE_stemstream"))
+        .args(["bench", "--json", "--lean", "--workers=2", "--size=1 MiB", "--folder"])
+        .arg(&scratch)
+        .env("XDG_CACHE_HOME", home.path().join("cache"))
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let all: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let calibrated: Vec<_> = all["runs"].as_array().unwrap().iter().map(|run| run["calibrated"].as_bool()).collect();
+    assert_eq!(calibrated, [Some(true), Some(false), Some(true)]);
+    // Without a calibration nothing is refined: such a run says nothing about that, and little else.
+    let stages = |run: usize| all["runs"][run]["stages"].as_array().unwrap().iter();
+    assert!(stages(2).any(|stage| stage["name"] == "refine") && !stages(1).any(|stage| stage["name"] == "refine"));
+    let steps = &all["machine"]["steps"];
+    for rate in ["search", "search_uncalibrated", "refine_fixed", "merge"] {
+        assert!(number(&steps[rate]) > 0.0, "{rate}: {steps}");
+    }
+    assert!(files(&scratch).is_empty(), "nothing is left");
+}
+
+#[test]
 fn a_scan_of_the_user_is_left_as_it_is() {
     let home = folder();
     let data = home.path().join("data");
