@@ -329,11 +329,15 @@ impl Calibration {
         }
     }
 
+    /// Angle per detector pixel in mrad: given, or from the semi-angle and the disk's radius in pixels.
+    pub fn pixel_mrad(&self, radius: f64) -> Option<f64> {
+        self.detector_mrad_per_px.or_else(|| self.semiangle_mrad.map(|angle| angle / radius))
+    }
+
     /// Whether frequencies of the scan can be put on the detector: the beam energy, the scan step, and the angle of a detector
     /// pixel or that of the whole disk are known.
     pub fn is_complete(&self) -> bool {
-        let angle = self.detector_mrad_per_px.or(self.semiangle_mrad);
-        [self.energy_ev, self.scan_step_angstrom, angle].iter().all(Option::is_some)
+        [self.energy_ev, self.scan_step_angstrom, self.pixel_mrad(1.0)].iter().all(Option::is_some)
     }
 }
 

@@ -172,12 +172,9 @@ fn turn_words<S: Sample, N: Sample>(
                                         to[word * 8..word * 8 + 8].copy_from_slice(&run(word));
                                     }
                                 } else {
-                                    // Put together first: one copy of an odd length is cheaper than a part of a word.
-                                    let mut bytes = [0; RUN];
-                                    for word in 0..WORDS {
-                                        bytes[word * 8..word * 8 + 8].copy_from_slice(&run(word));
-                                    }
-                                    to.copy_from_slice(&bytes[..to.len()]);
+                                    to.chunks_mut(8).enumerate().for_each(|(i, part)| {
+                                        part.copy_from_slice(&run(i)[..part.len()]);
+                                    });
                                 }
                             }
                         }

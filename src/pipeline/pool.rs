@@ -108,4 +108,14 @@ mod tests {
         drop((b, pool));
         assert_eq!(budget.used(), 0);
     }
+
+    #[test]
+    fn buffers_of_a_pool_lie_side_by_side() {
+        let len = (1 << 20) + 5;
+        let pool = Pool::new(&MemoryBudget::new(1 << 30), "x", 5, len).expect("fits");
+        let buffers: Vec<_> = (0..5).map(|_| pool.try_take().expect("free")).collect();
+        let places: Vec<_> = buffers.iter().map(|buffer| buffer.as_ptr() as usize).collect();
+        let apart: Vec<_> = places.windows(2).map(|pair| pair[0].abs_diff(pair[1])).collect();
+        assert_eq!(apart, [len.next_multiple_of(BLOCK); 4]);
+    }
 }

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use num_complex::Complex;
 use serde::{Deserialize, Serialize};
 
-use crate::axes::{Calibration, Image, ScanShape, wavelength_angstrom};
+use crate::axes::{Image, ScanShape, wavelength_angstrom};
 use crate::error::{Error, Result};
 use crate::kernel::aberrations::Aberrations;
 use crate::kernel::crosspower::residual::{Higher, Optics};
@@ -145,7 +145,7 @@ impl Sampling {
     fn of(ctx: &RunContext<'_>, disk: &BrightDisk) -> Option<Self> {
         let c = &ctx.config.calibration;
         Some(Self {
-            pixel_rad: mrad_per_px(c, disk)? * 1e-3,
+            pixel_rad: c.pixel_mrad(disk.radius)? * 1e-3,
             step_angstrom: c.scan_step_angstrom?,
             wavelength_angstrom: wavelength_angstrom(c.energy_ev?),
         })
@@ -300,14 +300,7 @@ pub(super) fn from_center(disk: &BrightDisk, row: usize, col: usize) -> [f64; 2]
 
 /// Detector pixels that one cycle per scan pixel scatters by, `λ / (Δα · step)`, with a calibration.
 pub(super) fn pixels_per_frequency(ctx: &RunContext<'_>, disk: &BrightDisk) -> Option<f64> {
-    let c = &ctx.config.calibration;
-    let per_pixel = mrad_per_px(c, disk)? * 1e-3;
-    Some(wavelength_angstrom(c.energy_ev?) / (per_pixel * c.scan_step_angstrom?))
-}
-
-/// Angle per detector pixel: given, or from the semi-angle and the disk's radius.
-fn mrad_per_px(c: &Calibration, disk: &BrightDisk) -> Option<f64> {
-    c.detector_mrad_per_px.or_else(|| c.semiangle_mrad.map(|a| a / disk.radius))
+    Sampling::of(ctx, disk).map(|sampling| sampling.pixels_per_frequency())
 }
 
 /// Absolute shift maps of the whole crop from the fitted model.

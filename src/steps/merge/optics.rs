@@ -25,7 +25,7 @@ pub(in crate::steps) struct Optics {
 impl Optics {
     /// `None` without a complete calibration.
     pub(in crate::steps) fn of(c: &Calibration, disk: &BrightDisk) -> Option<Self> {
-        let mrad = c.detector_mrad_per_px.or_else(|| c.semiangle_mrad.map(|a| a / disk.radius))?;
+        let mrad = c.pixel_mrad(disk.radius)?;
         let step = c.scan_step_angstrom?;
         let angle = mrad * 1e-3;
         let optics = Self {
@@ -81,4 +81,27 @@ pub fn images_made(config: &Config, disk: &BrightDisk) -> usize {
     }
     let phase = if config.reconstruct.contrast == Contrast::Off { 0 } else { 3 };
     2 + phase + config.reconstruct.depths_angstrom.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::axes::Crop;
+
+    #[test]
+    fn a_calibration_is_complete_where_it_says_what_the_optics_need() {
+        let crop = Crop { row0: 0, row1: 16, col0: 0, col1: 16 };
+        let disk = BrightDisk { center: [8.0, 8.0], radius: 6.0, crop_radius: 8, crop };
+        for known in 0..16 {
+            let given = |bit: u32, value: f64| (known >> bit & 1 == 1).then_some(value);
+            let calibration = Calibration {
+                energy_ev: given(0, 8e4),
+                semiangle_mrad: given(1, 10.0),
+                scan_step_angstrom: given(2, 4.0),
+                detector_mrad_per_px: given(3, 0.6),
+                ..Calibration::default()
+            };
+            assert_eq!(calibration.is_complete(), Optics::of(&calibration, &disk).is_some(), "{calibration:?}");
+        }
+    }
 }
